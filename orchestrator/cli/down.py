@@ -1,0 +1,59 @@
+"""`agents down`: drain and stop everything that this project runs."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from orchestrator.cli.output import note, say, say_json
+from orchestrator.cli.places import find_paths
+from orchestrator.control.admin_client import ask_once
+from orchestrator.control.state import read_state
+from orchestrator.errors import AgentsError, ControlUnavailableError, NotRunningError
+from orchestrator.paths import Paths
+from orchestrator.runtimes.fence import end_orphan
+from orchestrator.wiring import engine_of
+
+SPARE_SECONDS: Final = 20.0
+
+
+def down(project: Path | None, *, as_json: bool) -> None:
+    """Stop everything; it is no error when nothing runs."""
+    paths = find_paths(project)
+    stopped = stop_everything(paths)
+    if as_json:
+        say_json({"stopped": stopped})
+    else:
+        say("Everything is stopped." if stopped else "Nothing was running.")
+
+
+def stop_everything(paths: Paths) -> bool:
+    """Drain, stop every instance, the daemon and the engine; end orphans of a dead engine.
+
+    Returns:
+        Whether anything ran.
+    """
+    if not paths.run.is_dir():
+        return False
+    engine = engine_of(paths)
+    running = anyio.run(engine.find)
+    if running is not None:
+        longest = _longest_stop(paths)
+        try:
+            _ = ask_once(paths.control_socket, {"op": "shutdown"}, patience=longest)
+        except (NotRunningError, ControlUnavailableError) as error:
+            note(f"The daemon does not take orders ({error}); stopping without a drain.")
+        anyio.run(engine.shutdown, timedelta(seconds=longest))
+    ended = [end_orphan(path) for path in sorted((paths.run / "fences").glob("*.lock"))]
+    return running is not None or any(ended)
+
+
+def _longest_stop(paths: Paths) -> float:
+    """Tell how long the slowest role may take to drain and end, in seconds, with some to spare."""
+    try:
+        specs = read_state(paths.control_state).roles.values()
+    except AgentsError:
+        specs = ()
+    times = [(spec.stop.drain + spec.stop.grace).total_seconds() for spec in specs]
+    return max(times, default=0.0) + SPARE_SECONDS

@@ -1,0 +1,69 @@
+"""`agents logs`: the end of a log, and what follows."""
+
+import os
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from orchestrator.cli.output import note
+from orchestrator.cli.places import find_paths
+from orchestrator.errors import NotRunningError, SettingsError
+
+LOOK_SECONDS: Final = 0.2
+
+
+def logs(project: Path | None, role: str | None, *, follow: bool, lines: int, daemon: bool) -> None:
+    """Print a log.
+
+    Raises:
+        NotRunningError: There is no such log (yet).
+        SettingsError: It was not said which.
+    """
+    paths = find_paths(project)
+    if (role is None) != daemon:
+        raise SettingsError("name a role, or give --daemon", hint="Such as `agents logs executor`.")
+    path = paths.daemon_log if role is None else paths.log_of(role)
+    if role is not None and not path.is_file():
+        there = sorted(one.stem for one in paths.logs.glob("*.log") if one.stem != "agentsd")
+        raise NotRunningError(
+            f"there is no log of {role}", hint=f"There are logs of: {', '.join(there) or 'nobody'}."
+        )
+    try:
+        with path.open("rb") as file:
+            for line in deque(file, maxlen=lines):
+                _print(line)
+            if follow:
+                _follow(path, file)
+    except FileNotFoundError as error:
+        raise NotRunningError("there is no log yet", hint="Start with `agents up`.") from error
+    except KeyboardInterrupt:
+        note("")
+
+
+def _follow(path: Path, file: BinaryIO) -> None:
+    """Print what is added; goes on with the new file when the log was rotated."""
+    while True:
+        for line in file:
+            _print(line)
+        time.sleep(LOOK_SECONDS)
+        try:
+            rotated = path.stat().st_ino != os.fstat(file.fileno()).st_ino
+        except FileNotFoundError:
+            continue
+        if rotated:
+            for line in file:
+                _print(line)
+            with path.open("rb") as newer:
+                _follow(path, newer)
+            return
+
+
+def _print(line: bytes) -> None:
+    """Print a line; control characters of a server must not reach the terminal."""
+    text = line.decode("utf-8", "replace").rstrip("\n")
+    if sys.stdout.isatty():
+        text = "".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in text)
+    _ = sys.stdout.write(text + "\n")
+    sys.stdout.flush()

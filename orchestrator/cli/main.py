@@ -1,0 +1,247 @@
+"""The `agents` command: what it can be told, and how errors become exit statuses.
+
+Only what `--help` needs is imported here; every command imports its own work when it runs, so that
+help and `status` stay quick.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.errors import AgentsError
+
+EPILOG = (
+    "Exit status: 0 done; 1 unexpected; 2 usage or files; 3 a secret; 4 a token; 5 denied; "
+    "6 an instance is not ready; 7 upstream; 8 protocol; 10 state, or nothing is running."
+)
+
+app = typer.Typer(
+    name="agents",
+    help="Runs AI agents against MCP servers, each role with the least power it needs.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+tokens = typer.Typer(
+    help="Issue, list and revoke the tokens that agents show to the gateway.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(tokens, name="token")
+
+ProjectOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--project",
+        "-C",
+        metavar="DIR",
+        help="The project; by default the nearest directory upwards with agents.yaml or roles/.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RolesOption = Annotated[
+    Path | None,
+    typer.Option("--roles", metavar="DIR", help="Directory of the role files. [default: roles]"),
+]
+RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help="Name of the role.")]
+
+
+@app.command(epilog="Example: agents init && agents up")
+def init(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where; by default here.")
+    ] = Path(),
+) -> None:
+    """Write the three stock roles and the reference wallet server into a project."""
+    from orchestrator.cli.files import init as work
+
+    work(directory)
+
+
+@app.command(epilog="Example: agents up -d --only monitoring --only treasury")
+def up(  # noqa: PLR0913  one for each option
+    *,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return as soon as every role is ready.")
+    ] = False,
+    roles: RolesOption = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="ROLE", help="Run just this role; may be repeated.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would be done, and do nothing.")
+    ] = False,
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Check all files, then run every role; in the foreground until Ctrl-C stops all of it."""
+    from orchestrator.cli.up import up as work
+
+    work(project, roles, tuple(only or ()), detach=detach, dry_run=dry_run, as_json=json)
+
+
+@app.command(epilog="Example: agents down")
+def down(*, project: ProjectOption = None, json: JsonOption = False) -> None:
+    """Drain and stop every role, the gateway and the engine."""
+    from orchestrator.cli.down import down as work
+
+    work(project, as_json=json)
+
+
+@app.command(epilog="Example: agents status --json | jq '.roles[].state'")
+def status(
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again at every change.")
+    ] = False,
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show every role: state, bands, tools, process, restarts; exits with 6 if one is not ready."""
+    from orchestrator.cli.status import status as work
+
+    work(project, watch=watch, as_json=json)
+
+
+@app.command(epilog="Example: agents logs executor -f")
+def logs(
+    role: Annotated[str | None, typer.Argument(metavar="[ROLE]", help="Name of the role.")] = None,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines.")] = 50,
+    daemon: Annotated[
+        bool, typer.Option("--daemon", help="The daemon's own log, with every call.")
+    ] = False,
+    project: ProjectOption = None,
+) -> None:
+    """Show what a role's instance wrote to stderr."""
+    from orchestrator.cli.logs import logs as work
+
+    work(project, role, follow=follow, lines=lines, daemon=daemon)
+
+
+@app.command(epilog="Example: agents restart treasury")
+def restart(role: RoleArgument, *, project: ProjectOption = None, json: JsonOption = False) -> None:
+    """Replace a role's instance; a ready one serves until the new one is ready."""
+    from orchestrator.cli.up import restart as work
+
+    work(project, role, as_json=json)
+
+
+@app.command(epilog="Example: agents validate")
+def validate(
+    *, roles: RolesOption = None, project: ProjectOption = None, json: JsonOption = False
+) -> None:
+    """Check every file of the project; nothing is started or changed."""
+    from orchestrator.cli.files import validate as work
+
+    work(project, roles, as_json=json)
+
+
+@app.command(epilog="Example, in a client's own configuration: agents connect monitoring")
+def connect(role: RoleArgument, *, project: ProjectOption = None) -> None:
+    """Be an MCP server on stdin and stdout that is the role's instance behind the gateway."""
+    from orchestrator.cli.connect import connect as work
+
+    work(project, role)
+
+
+@app.command(epilog="Example: agents config treasury --client claude-code --write")
+def config(
+    role: RoleArgument,
+    *,
+    client: Annotated[
+        str,
+        typer.Option(
+            metavar="CLIENT", help="claude-code, claude-desktop, cursor, vscode, codex or json."
+        ),
+    ] = "json",
+    write: Annotated[
+        bool, typer.Option("--write", help="Merge it into the client's own file.")
+    ] = False,
+    project: ProjectOption = None,
+) -> None:
+    """Print what a client needs to reach a role; foreign entries of its file are never touched."""
+    from orchestrator.cli.clients import config as work
+
+    work(project, role, client, write=write)
+
+
+@tokens.command("issue", epilog="Example: agents token issue treasury --agent alice --ttl 30d")
+def token_issue(
+    role: RoleArgument,
+    *,
+    agent: Annotated[str, typer.Option(metavar="NAME", help="Who will show the token.")],
+    ttl: Annotated[str, typer.Option(metavar="TIME", help="How long it is good for.")] = "90d",
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Issue a token; its text is printed once and kept nowhere."""
+    from orchestrator.cli.tokens import issue as work
+
+    work(project, role, agent, ttl, as_json=json)
+
+
+@tokens.command("list", epilog="Example: agents token list --json")
+def token_list(*, project: ProjectOption = None, json: JsonOption = False) -> None:
+    """List all tokens, never their text."""
+    from orchestrator.cli.tokens import list_all as work
+
+    work(project, as_json=json)
+
+
+@tokens.command("revoke", epilog="Example: agents token revoke 4fG7xQ2LmZ0p")
+def token_revoke(
+    token_id: Annotated[str, typer.Argument(metavar="ID", help="The token's id.")],
+    *,
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Revoke a token; it is refused from the next request on."""
+    from orchestrator.cli.tokens import revoke as work
+
+    work(project, token_id, as_json=json)
+
+
+def _version(*, value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        typer.echo(f"agents {version('bandmaster')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Runs AI agents against MCP servers, each role with the least power it needs."""
+
+
+def main() -> None:
+    """Run the command; expected errors become a message and an exit status."""
+    try:
+        app()
+    except AgentsError as error:
+        from orchestrator.cli.report import report
+
+        sys.exit(report(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has enough. Python would complain once more at its end.
+        sys.stdout = None
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

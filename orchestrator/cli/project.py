@@ -1,0 +1,92 @@
+"""Reads and checks a whole project, and tells what it would run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.cli.places import find_root
+from orchestrator.config.command import resolve_command
+from orchestrator.config.places import Places
+from orchestrator.config.project import Project, load_project, select_roles
+from orchestrator.config.settings import check_socket_paths
+from orchestrator.control.desired import SYSTEM_PATH, desired
+from orchestrator.errors import FileProblem, RoleFileError
+from orchestrator.model.desired import BOOTSTRAP_ROLE, Desired, GatewaySettings
+from orchestrator.model.names import RoleName, ServerName
+from orchestrator.model.settings import parse_address
+from orchestrator.paths import Paths
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A project whose files passed every check.
+
+    Attributes:
+        project: What the files say.
+        paths: Where the project keeps what.
+        desired: What should run.
+        variables: Names of the environment variables that secret references ask for.
+    """
+
+    project: Project
+    paths: Paths
+    desired: Desired
+    variables: frozenset[str]
+
+
+def check_project(given: Path | None, roles_dir: Path | None, only: tuple[str, ...]) -> Checked:
+    """Read and check everything that the user wrote; nothing is started or changed.
+
+    Raises:
+        RoleFileError: Files have mistakes; all of them are named.
+        SettingsError: A place cannot be used.
+    """
+    root = find_root(given)
+    project = load_project(root, roles_dir)
+    paths = Paths(root, project.state, project.run)
+    roles = {role.role: role for role in select_roles(project, only)}
+    problems: list[FileProblem] = []
+    argvs: dict[RoleName, tuple[str, ...]] = {}
+    bootstrap_argvs: dict[ServerName, tuple[str, ...]] = {}
+    for name, role in roles.items():
+        server = project.servers[role.server]
+        try:
+            argvs[name] = resolve_command(server, role, project)
+            if server.bootstrap is not None:
+                bootstrap_argvs[role.server] = resolve_command(server, None, project)
+        except RoleFileError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise RoleFileError(tuple(dict.fromkeys(problems)))
+    address = parse_address(project.settings.listen)
+    wanted = desired(
+        roles=roles,
+        servers=project.servers,
+        gateway=GatewaySettings(
+            host=address.host,
+            port=address.port,
+            hosts=project.settings.hosts,
+            origins=project.settings.origins,
+        ),
+        argvs=argvs,
+        bootstrap_argvs=bootstrap_argvs,
+        places=lambda name: Places(root, paths.state, name),
+        baseline=lambda name: _baseline(paths, name),
+    )
+    specs = [*wanted.roles.values(), *(one.spec for one in wanted.bootstraps.values())]
+    check_socket_paths(paths.run, [spec.name for spec in specs])
+    variables = frozenset(
+        ref.name for spec in specs for ref in spec.secrets.values() if ref.scheme == "env"
+    )
+    return Checked(project, paths, wanted, variables)
+
+
+def _baseline(paths: Paths, role: str) -> dict[str, str]:
+    """Tell the variables that every instance has; nothing else of ours reaches it."""
+    name = role or BOOTSTRAP_ROLE
+    return {
+        "HOME": str(paths.home_of(name)),
+        "LANG": "C.UTF-8",
+        "PATH": SYSTEM_PATH,
+        "TMPDIR": str(paths.temporary_of(name)),
+        "TZ": "UTC",
+    }

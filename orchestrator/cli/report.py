@@ -1,0 +1,44 @@
+"""How an error is told on standard error, and which exit status it gets."""
+
+import json
+import sys
+
+from orchestrator.cli.output import note
+from orchestrator.control.admin_client import RemoteError
+from orchestrator.errors import AgentsError, RoleFileError
+
+
+def report(error: AgentsError) -> int:
+    """Tell an error and return the exit status.
+
+    With `--json` on the command line the error is one JSON object on standard output.
+    """
+    code = error.remote_code if isinstance(error, RemoteError) else error.code
+    status = error.remote_exit_code if isinstance(error, RemoteError) else error.exit_code
+    if "--json" in sys.argv:
+        problems = error.problems if isinstance(error, RoleFileError) else ()
+        body: dict[str, object] = {"code": code, "message": str(error), "hint": error.hint}
+        if problems:
+            body["problems"] = [
+                {
+                    "path": problem.path,
+                    "line": problem.line,
+                    "column": problem.column,
+                    "field": problem.field,
+                    "problem": problem.problem,
+                    "expected": problem.expected,
+                }
+                for problem in problems
+            ]
+        _ = sys.stdout.write(json.dumps({"error": body}, indent=2) + "\n")
+        return status
+    if isinstance(error, RoleFileError):
+        for problem in error.problems:
+            note(str(problem))
+        count = len(error.problems)
+        note(f"agents: {count} problem{'s' if count > 1 else ''} in the project's files")
+    else:
+        note(f"agents: {error}")
+    if error.hint:
+        note(error.hint)
+    return status

@@ -1,0 +1,341 @@
+"""`agents up` and `agents restart`: start the engine or join it, and follow until settled."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Final, cast
+
+import anyio
+from pydantic import SecretStr
+
+from orchestrator.cli.down import stop_everything
+from orchestrator.cli.output import note, paint, paint_state, say, say_json
+from orchestrator.cli.places import find_paths
+from orchestrator.cli.project import Checked, check_project
+from orchestrator.cli.status import Object, is_ready, render, roles_of
+from orchestrator.control.admin_client import ask, is_listening
+from orchestrator.control.plan import Remove, changes, plan
+from orchestrator.control.state import StateFile, read_state
+from orchestrator.errors import (
+    ControlUnavailableError,
+    SecretError,
+    SecretNotFoundError,
+    SecretStoreUnavailableError,
+    SettingsError,
+    WorkloadNotReadyError,
+)
+from orchestrator.files import hold_lock, make_private_directory
+from orchestrator.model.names import SecretName
+from orchestrator.model.secret import SecretRef
+from orchestrator.paths import Paths
+from orchestrator.runtimes.fence import end_orphan
+from orchestrator.runtimes.variables import read_variables, write_variables
+from orchestrator.secrets.resolve import SecretResolver
+from orchestrator.wiring import bind, engine_of
+
+CONTROL_SECONDS: Final = 30.0
+POLL_SECONDS: Final = 0.01
+CONTROL_PROGRAM: Final = "agentsd"
+
+
+def up(  # noqa: PLR0913  one for each option
+    project: Path | None,
+    roles_dir: Path | None,
+    only: tuple[str, ...],
+    *,
+    detach: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Run the project's roles.
+
+    Raises:
+        RoleFileError: Files have mistakes; nothing was started.
+        SecretError: A secret is missing; nothing was started.
+        SettingsError: A place or the port cannot be used; nothing was started.
+        WorkloadNotReadyError: With `detach`: a role did not become ready; the others run.
+    """
+    checked = check_project(project, roles_dir, only)
+    if dry_run:
+        _tell_plan(checked, as_json=as_json)
+        return
+    _check_secrets(checked)
+    engine = engine_of(checked.paths)
+    running = anyio.run(engine.find)
+    joined = running is not None
+    if running is not None:
+        replies = _join(checked, running)
+        if not as_json:
+            note(f"Already running here (engine {running}); joining it.")
+    else:
+        _prepare(checked)
+        _ = anyio.run(engine.start, _daemon_command(checked), _given(checked))
+        replies = _follow(checked.paths)
+    body = _show_until_settled(replies, quiet=as_json)
+    if detach:
+        _tell_result(body, as_json=as_json)
+        return
+    _stay(checked.paths, joined=joined, as_json=as_json)
+
+
+def restart(project: Path | None, role: str, *, as_json: bool) -> None:
+    """Replace a role's instance.
+
+    Raises:
+        NotRunningError: Nothing runs, or not this role.
+        WorkloadNotReadyError: The new instance did not become ready.
+    """
+    paths = find_paths(project)
+    replies = ask(paths.control_socket, {"op": "restart", "role": role}, patience=None)
+    body = _show_until_settled(_to_the_end(replies), quiet=as_json)
+    mine = next(one for one in roles_of(body) if one["role"] == role)
+    if mine["state"] != "ready":
+        raise WorkloadNotReadyError(f"{role}: {mine['detail']}", hint=str(mine["hint"]) or None)
+    if as_json:
+        say_json(mine)
+    else:
+        say(f"{role} runs as generation {mine['generation']}, pid {mine['pid']}.")
+
+
+# Before anything starts.
+
+
+def _tell_plan(checked: Checked, *, as_json: bool) -> None:
+    current = read_state(checked.paths.control_state).roles
+    actions = plan(checked.desired.roles, current)
+    rows: list[dict[str, object]] = []
+    for action in actions:
+        row: dict[str, object] = {"action": action.verb, "role": action.role}
+        if not isinstance(action, Remove):
+            old = current.get(action.role)
+            row["tools"] = len(action.spec.tools)
+            row["changes"] = list(changes(old, action.spec)) if old else []
+        rows.append(row)
+    if as_json:
+        say_json({"actions": rows})
+        return
+    for row in rows:
+        changed = cast("list[str]", row.get("changes", []))
+        say(f"{row['action']:8} {row['role']}" + (f"  ({', '.join(changed)})" if changed else ""))
+    say("Nothing would change." if not rows else "Nothing was done.")
+
+
+def _check_secrets(checked: Checked) -> None:
+    """Refuse to start while a secret is missing that no bootstrap makes."""
+    paths = checked.paths
+    made = {path for one in checked.desired.bootstraps.values() for path in one.files}
+    resolver = SecretResolver(paths.root, paths.state, dict(_given(checked)))
+    errors: list[SecretError] = []
+    for spec in checked.desired.roles.values():
+        wanted: dict[SecretName, SecretRef] = {
+            name: ref
+            for name, ref in spec.secrets.items()
+            if ref.path not in made or Path(ref.path).exists()
+        }
+        try:
+            _ = resolver.resolve_all(wanted)
+        except SecretError as error:
+            message = "\n".join(f"{spec.role}: {line}" for line in str(error).splitlines())
+            errors.append(type(error)(message, hint=error.hint))
+    if not errors:
+        return
+    missing = all(isinstance(error, SecretNotFoundError) for error in errors)
+    kind = SecretNotFoundError if missing else SecretStoreUnavailableError
+    hints = dict.fromkeys(error.hint for error in errors if error.hint)
+    raise kind(
+        "\n".join(str(error) for error in errors),
+        hint="\n".join([*hints, "Nothing was started."]),
+    )
+
+
+def _given(checked: Checked) -> Mapping[str, SecretStr]:
+    """Tell the variables of this shell that secret references ask for."""
+    return {name: SecretStr(os.environ[name]) for name in checked.variables if name in os.environ}
+
+
+def _prepare(checked: Checked) -> None:
+    """Write down what should run, where nothing runs yet."""
+    paths, wanted = checked.paths, checked.desired
+    for place in (paths.state, paths.run, paths.logs):
+        make_private_directory(place)
+    engine = engine_of(paths)
+    # A daemon whose engine was killed still serves, and holds the lock and the port.
+    _ = end_orphan(engine.files.fence(CONTROL_PROGRAM))
+    with hold_lock(paths.lock):
+        state = StateFile(paths.control_state)
+        try:
+            bind(wanted.gateway, state.state.port).close()
+        except OSError as error:
+            where = f"{wanted.gateway.host}:{wanted.gateway.port}"
+            raise SettingsError(
+                f"the gateway cannot listen on {where}: {error.strerror}",
+                hint="Another program has it. Set `listen:` in agents.yaml to another port, "
+                "such as 127.0.0.1:8701. Nothing was started.",
+            ) from error
+        current = state.state.roles
+        for action in plan(wanted.roles, current):
+            if isinstance(action, Remove):
+                state.drop_role(action.role)
+            else:
+                generation = state.next_generation(action.role)
+                spec = action.spec.model_copy(update={"generation": generation})
+                state.keep_role(action.role, spec)
+        state.update(gateway=wanted.gateway, bootstraps=wanted.bootstraps)
+
+
+def _daemon_command(checked: Checked) -> list[str]:
+    paths, level = checked.paths, checked.project.settings.log_level
+    module = "orchestrator.cli.agentsd"
+    places = [str(paths.root), str(paths.state), str(paths.run)]
+    return [sys.executable, "-I", "-m", module, *places, level]
+
+
+# While it starts.
+
+
+def _join(checked: Checked, running: int) -> Iterator[Object]:
+    """Hand what should run to the daemon that is there."""
+    write_variables(running, {**read_variables(running), **_given(checked)})
+    _await_control(checked.paths)
+    request: dict[str, object] = {
+        "op": "apply",
+        "desired": checked.desired.model_dump(mode="json", by_alias=True),
+    }
+    return _to_the_end(ask(checked.paths.control_socket, request, patience=None))
+
+
+def _follow(paths: Paths) -> Iterator[Object]:
+    """Follow the daemon that is being started until nothing is on its way any more."""
+    _await_control(paths)
+    for body in ask(paths.control_socket, {"op": "status", "follow": True}):
+        yield body
+        gateway = cast("Object", body["gateway"])
+        if all(role["settled"] for role in roles_of(body)) and (
+            gateway["ready"] or gateway["detail"]
+        ):
+            return
+
+
+def _await_control(paths: Paths) -> None:
+    """Wait until the daemon takes orders."""
+    end = time.monotonic() + CONTROL_SECONDS
+    while not is_listening(paths.control_socket):
+        if time.monotonic() > end:
+            raise ControlUnavailableError(
+                f"the daemon did not come up within {CONTROL_SECONDS:g} s",
+                hint="See `agents logs --daemon`.",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _to_the_end(replies: Generator[Object, None, object]) -> Iterator[Object]:
+    """Give every status of a request, the result included."""
+    result = yield from replies
+    yield cast("Object", result)
+
+
+def _show_until_settled(replies: Iterator[Object], *, quiet: bool) -> Object:
+    """Print a line for every change of a role's state; return the last status."""
+    seen: dict[object, object] = {}
+    body: Object | None = None
+    for body in replies:
+        for role in roles_of(body):
+            state = (role["state"], role["generation"], role["detail"])
+            if seen.get(role["role"]) != state:
+                seen[role["role"]] = state
+                if not quiet:
+                    _tell_change(role)
+    if body is None:
+        raise ControlUnavailableError("the daemon told nothing")
+    return body
+
+
+def _tell_change(role: Object) -> None:
+    text = f"{role['role']:12} {paint_state(str(role['state']))}"
+    if role["state"] == "ready":
+        tools = cast("list[str]", role["tools"])
+        text += paint(f"  {len(tools)} tools, pid {role['pid']}, {role['url']}", "dim")
+    elif role["detail"]:
+        text += f"  {role['detail']}"
+    note(text)
+
+
+def _tell_result(body: Object, *, as_json: bool) -> None:
+    gateway = cast("Object", body["gateway"])
+    if as_json:
+        say_json(body)
+    if not gateway["ready"]:
+        raise SettingsError(f"the gateway does not listen: {gateway['detail']}")
+    if not is_ready(body):
+        failed = [role for role in roles_of(body) if role["state"] != "ready"]
+        raise WorkloadNotReadyError(
+            "\n".join(f"{role['role']} is {role['state']}: {role['detail']}" for role in failed),
+            hint="\n".join(dict.fromkeys(str(role["hint"]) for role in failed if role["hint"])),
+        )
+    if not as_json:
+        say(f"Ready at {gateway['url']}. `agents status` shows it, `agents down` stops it.")
+
+
+# In the foreground.
+
+
+def _stay(paths: Paths, *, joined: bool, as_json: bool) -> None:
+    """Show the status until Ctrl-C; then stop everything, unless somebody else started it."""
+    try:
+        with _signals_as_interrupts():
+            _watch(paths, as_json=as_json)
+    except KeyboardInterrupt:
+        pass
+    if joined:
+        note("\nLeft; everything runs on. `agents down` stops it.")
+        return
+    note("\nStopping ...")
+    stop_everything(paths)
+    note("Everything is stopped.")
+
+
+def _watch(paths: Paths, *, as_json: bool) -> None:
+    while True:
+        try:
+            replies = ask(paths.control_socket, {"op": "status", "follow": True})
+            if as_json:
+                for body in replies:
+                    say_json(body)
+            elif sys.stdout.isatty():
+                _draw(replies)
+            else:
+                _ = _show_until_settled(replies, quiet=False)
+        except ControlUnavailableError:
+            _await_control(paths)  # the daemon was restarted
+
+
+def _draw(replies: Iterator[Object]) -> None:
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(refresh_per_second=4, transient=True) as live:
+        for body in replies:
+            text = "\n".join([*render(body), "", paint("Ctrl-C stops everything.", "dim")])
+            live.update(Text.from_ansi(text))
+
+
+@contextmanager
+def _signals_as_interrupts() -> Generator[None]:
+    """Let SIGTERM and SIGHUP end the foreground as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            _ = signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Files that the user writes, read whole and checked before anything starts."""

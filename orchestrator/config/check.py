@@ -1,0 +1,342 @@
+"""Checks that go beyond one key: a server file with itself, a role file with its server."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Final
+
+from orchestrator.config.launchers import refused_launcher
+from orchestrator.config.places import OF_A_BOOTSTRAP, OF_AN_INSTANCE, unknown_placeholders
+from orchestrator.config.problems import did_you_mean, quoted
+from orchestrator.config.secretlike import (
+    is_harmless,
+    is_secret_name,
+    looks_known,
+    looks_random,
+)
+from orchestrator.config.yamlfile import Document, Loc
+from orchestrator.errors import FileProblem
+from orchestrator.model.base import Json
+from orchestrator.model.names import BandName, SecretName
+from orchestrator.model.role import Mode, Role
+from orchestrator.model.server import Bands, Bootstrap, Server
+
+_AS_REFERENCE: Final = "put it under `secrets:` as a reference, such as env:NAME"
+_OPTION: Final = re.compile(r"--?([A-Za-z][\w-]*)=.+", re.DOTALL)
+
+
+def check_server(server: Server, document: Document, stem: str) -> Iterator[FileProblem]:
+    """Check one server file.
+
+    Args:
+        server: What it says.
+        document: Where it says it.
+        stem: The file's name without its ending.
+    """
+    if server.server != stem:
+        yield document.problem(
+            ("server",), f"{quoted(server.server)} is not the file's name", f"write {stem}"
+        )
+    yield from _literals(document)
+    yield from _check_bands(server, document)
+    yield from _check_tools(server, document)
+    yield from _check_launch(server, document)
+    if server.bootstrap is not None:
+        yield from _check_bootstrap(server, server.bootstrap, document)
+
+
+def check_role(
+    role: Role, document: Document, stem: str, servers: Mapping[str, Server | None]
+) -> Iterator[FileProblem]:
+    """Check one role file against its server.
+
+    Args:
+        role: What it says.
+        document: Where it says it.
+        stem: The file's name without its ending.
+        servers: Servers by file name, None for a file that has mistakes of its own.
+    """
+    if role.role != stem:
+        yield document.problem(
+            ("role",), f"{quoted(role.role)} is not the file's name", f"write {stem}"
+        )
+    yield from _literals(document)
+    yield from _plain_variables(role.env, document, ("env",))
+    yield from _twice(role.env, role.secrets, document, ())
+    yield from _placeholders(role.env, document, ("env",), OF_AN_INSTANCE)
+    if role.restart.backoff > role.restart.backoff_max:
+        yield document.problem(
+            ("restart", "backoff"), "is longer than backoff_max", "write a shorter one"
+        )
+    if role.server not in servers:
+        yield document.problem(
+            ("server",), f"no server file {quoted(role.server)}", did_you_mean(role.server, servers)
+        )
+        return
+    server = servers[role.server]
+    if server is None:
+        return
+    problems = list(_role_bands(role.bands, server.bands, document, ("bands",)))
+    yield from problems
+    yield from _accepted(role, server, document)
+    if server.modes is None and role.mode != "agent":
+        yield document.problem(
+            ("mode",), f"the server {server.server} does not know modes", "remove this line"
+        )
+    if not problems and not server.tools_of(role.band_names, role.mode):
+        yield document.problem(("bands",), "these bands have no tool in this mode")
+
+
+def check_launcher(
+    server: Server, document: Document, roles: Collection[Role]
+) -> Iterator[FileProblem]:
+    """Check that a server is not started through something that must not see secrets.
+
+    Args:
+        server: The server.
+        document: Its file.
+        roles: The roles that use it.
+    """
+    has_secrets = any(role.secrets for role in roles) or bool(
+        server.bootstrap and server.bootstrap.secrets
+    )
+    if refused := refused_launcher(server.launch.command, has_secrets=has_secrets):
+        yield document.problem(("launch", "command", 0), *refused)
+
+
+def _check_bands(server: Server, document: Document) -> Iterator[FileProblem]:
+    bands = server.bands
+    for index, name in enumerate(bands.names):
+        if name in bands.names[:index]:
+            yield document.problem(("bands", "names", index), f"{quoted(name)} stands here twice")
+    if bands.full is not None and bands.variable is None:
+        yield document.problem(
+            ("bands", "full"), "has no variable to go into", "add `variable:`, or remove it"
+        )
+    modes = server.modes
+    if modes is None:
+        return
+    if modes.from_band is not None and modes.from_band not in bands.names:
+        yield _unknown_band(modes.from_band, bands, document, ("modes", "from_band"))
+    if modes.variable == bands.variable:
+        yield document.problem(
+            ("modes", "variable"), "is the variable of the bands too", "name another one"
+        )
+
+
+def _check_tools(server: Server, document: Document) -> Iterator[FileProblem]:
+    for name, tool in server.tools.items():
+        loc: Loc = ("tools", name)
+        if tool.band not in server.bands.names:
+            yield _unknown_band(tool.band, server.bands, document, (*loc, "band"))
+        if server.modes is None and len(tool.modes) == 1:
+            yield document.problem(
+                (*loc, "modes"),
+                "the server does not know modes",
+                "remove this key, or describe `modes:` of the server",
+            )
+
+
+def _check_launch(server: Server, document: Document) -> Iterator[FileProblem]:
+    launch = server.launch
+    for name in _own_variables(server):
+        for key in ("env", "accepts"):
+            loc: Loc = ("launch", key, name)
+            if loc in document.keys:
+                yield document.problem(
+                    loc, "Bandmaster sets this variable itself", "remove it", at_key=True
+                )
+    yield from _plain_variables(launch.env, document, ("launch", "env"))
+    yield from _placeholders(launch.env, document, ("launch", "env"), OF_AN_INSTANCE)
+    for index, word in enumerate(launch.command):
+        loc = ("launch", "command", index)
+        yield from _unknown_words(word, document, loc, OF_AN_INSTANCE)
+        option = _OPTION.fullmatch(word)
+        if looks_random(word) or (option and is_secret_name(option[1].replace("-", "_"))):
+            yield document.problem(
+                loc,
+                "looks like a secret, and every user of the machine can read a command's arguments",
+                _AS_REFERENCE,
+            )
+    if launch.directory is not None:
+        yield from _unknown_words(
+            launch.directory, document, ("launch", "directory"), OF_AN_INSTANCE
+        )
+
+
+def _check_bootstrap(
+    server: Server, bootstrap: Bootstrap, document: Document
+) -> Iterator[FileProblem]:
+    top: Loc = ("bootstrap",)
+    for key in ("env", "secrets"):
+        for name in _own_variables(server):
+            if (*top, key, name) in document.keys:
+                yield document.problem(
+                    (*top, key, name), "Bandmaster sets this variable itself", "remove it",
+                    at_key=True,
+                )  # fmt: skip
+    yield from _plain_variables(bootstrap.env, document, (*top, "env"))
+    yield from _placeholders(bootstrap.env, document, (*top, "env"), OF_A_BOOTSTRAP)
+    yield from _twice(bootstrap.env, bootstrap.secrets, document, top)
+    yield from _bootstrap_files(bootstrap, document)
+    problems = list(_role_bands(bootstrap.bands, server.bands, document, (*top, "bands")))
+    yield from problems
+    bands = None if bootstrap.bands == "full" else bootstrap.bands
+    offered = server.tools_of(bands, bootstrap.mode)
+    for index, call in enumerate(bootstrap.calls):
+        loc: Loc = (*top, "calls", index)
+        if call.tool not in server.tools:
+            yield document.problem(
+                (*loc, "tool"),
+                f"the server has no tool {quoted(call.tool)}",
+                did_you_mean(call.tool, server.tools),
+            )
+        elif not problems and call.tool not in offered:
+            yield document.problem(
+                (*loc, "tool"),
+                f"{quoted(call.tool)} does not exist in these bands and this mode",
+                _where(server, call.tool, bootstrap.mode),
+            )
+        for text_loc, text in _texts(call.arguments, (*loc, "arguments")):
+            yield from _unknown_words(text, document, text_loc, OF_A_BOOTSTRAP)
+            if looks_random(text):
+                yield document.problem(
+                    text_loc, "looks like a secret", "no secret is an argument of a tool"
+                )
+
+
+def _where(server: Server, tool: str, mode: Mode) -> str:
+    entry = next(entry for name, entry in server.tools.items() if name == tool)
+    if mode not in entry.modes:
+        return f"it needs mode: {entry.modes[0]}"
+    return f"it needs the band {entry.band}"
+
+
+def _bootstrap_files(bootstrap: Bootstrap, document: Document) -> Iterator[FileProblem]:
+    places = [(("bootstrap", "generate", name), name) for name in bootstrap.generate]
+    made = [(("bootstrap", "produces", n), name) for n, name in enumerate(bootstrap.produces)]
+    for loc, name in (*places, *made):
+        if not name.startswith("{state}/") or ".." in name.split("/") or name.endswith("/"):
+            yield document.problem(
+                loc, "has to be a file inside the state", "begin it with {state}/", at_key=True
+            )
+        else:
+            yield from _unknown_words(name, document, loc, OF_A_BOOTSTRAP)
+
+
+def _own_variables(server: Server) -> tuple[str, ...]:
+    """Variables that tell the server its bands and its mode."""
+    modes = server.modes.variable if server.modes else None
+    return tuple(name for name in (server.bands.variable, modes) if name is not None)
+
+
+def _role_bands(
+    wanted: Sequence[BandName] | str, bands: Bands, document: Document, loc: Loc
+) -> Iterator[FileProblem]:
+    """Check the bands that a role or a bootstrap asks for."""
+    if isinstance(wanted, str):
+        return
+    unknown = False
+    for index, name in enumerate(wanted):
+        if name not in bands.names:
+            unknown = True
+            yield _unknown_band(name, bands, document, (*loc, index))
+        elif name in wanted[:index]:
+            unknown = True
+            yield document.problem((*loc, index), f"{quoted(name)} stands here twice", "remove it")
+    if unknown or not bands.cumulative:
+        return
+    top = max(bands.names.index(name) for name in wanted)
+    right = bands.names[: top + 1]
+    if tuple(wanted) != right:
+        missing = [name for name in right if name not in wanted]
+        yield document.problem(
+            loc,
+            f"{_listed(missing)} missing" if missing else "are not in the server's order",
+            f"bands of this server are cumulative; write [{', '.join(right)}]",
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}"
+
+
+def _unknown_band(name: str, bands: Bands, document: Document, loc: Loc) -> FileProblem:
+    return document.problem(
+        loc, f"the server has no band {quoted(name)}", did_you_mean(name, bands.names)
+    )
+
+
+def _accepted(role: Role, server: Server, document: Document) -> Iterator[FileProblem]:
+    own = _own_variables(server)
+    accepts = server.launch.accepts
+    for key, names in (("env", role.env), ("secrets", role.secrets)):
+        for name in names:
+            loc: Loc = (key, name)
+            if name in own:
+                yield document.problem(
+                    loc, "Bandmaster sets this variable itself",
+                    "say it with `bands:` and `mode:`", at_key=True,
+                )  # fmt: skip
+            elif name not in accepts:
+                yield document.problem(
+                    loc, f"the server {server.server} does not accept this variable",
+                    f"{did_you_mean(name, accepts)}; the list stands in its `launch: accepts:`",
+                    at_key=True,
+                )  # fmt: skip
+
+
+def _twice(
+    env: Collection[str], secrets: Collection[str], document: Document, loc: Loc
+) -> Iterator[FileProblem]:
+    for name in env:
+        if name in secrets:
+            yield document.problem(
+                (*loc, "env", name), "stands under `secrets:` too", "keep one", at_key=True
+            )
+
+
+def _plain_variables(
+    env: Mapping[SecretName, str], document: Document, loc: Loc
+) -> Iterator[FileProblem]:
+    """Refuse secrets among plain variables, by name and by value."""
+    for name, value in env.items():
+        if "\0" in value:
+            yield document.problem((*loc, name), "holds a NUL character", "remove it")
+        elif looks_random(value) or (is_secret_name(name) and not is_harmless(value)):
+            yield document.problem((*loc, name), "looks like a secret", _AS_REFERENCE)
+
+
+def _placeholders(
+    env: Mapping[SecretName, str], document: Document, loc: Loc, known: tuple[str, ...]
+) -> Iterator[FileProblem]:
+    for name, value in env.items():
+        yield from _unknown_words(value, document, (*loc, name), known)
+
+
+def _unknown_words(
+    text: str, document: Document, loc: Loc, known: tuple[str, ...]
+) -> Iterator[FileProblem]:
+    for word in unknown_placeholders(text, known):
+        names = ", ".join(f"{{{each}}}" for each in known)
+        yield document.problem(loc, f"unknown placeholder {quoted(word)}", f"known: {names}")
+
+
+def _literals(document: Document) -> Iterator[FileProblem]:
+    """Refuse secrets of a known format wherever they stand; others are looked for in `env`."""
+    for loc, text in _texts(document.data, ()):
+        if looks_known(text) and not {"env", "secrets", "command", "arguments"} & set(loc):
+            yield document.problem(loc, "looks like a secret", _AS_REFERENCE)
+
+
+def _texts(value: Json, loc: Loc) -> Iterator[tuple[Loc, str]]:
+    match value:
+        case str():
+            yield loc, value
+        case list():
+            for index, item in enumerate(value):
+                yield from _texts(item, (*loc, index))
+        case dict():
+            for key, item in value.items():
+                yield from _texts(item, (*loc, key))
+        case _:
+            pass

@@ -1,0 +1,41 @@
+"""Fills `{python}`, `{project}`, `{state}` and `{role}` into texts of server and role files."""
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+
+OF_AN_INSTANCE = ("python", "project", "state", "role")
+OF_A_BOOTSTRAP = ("python", "project", "state")
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What the placeholders stand for.
+
+    Attributes:
+        project: The project's directory.
+        state: The directory of its state.
+        role: The role; empty in a bootstrap, which serves no role.
+    """
+
+    project: Path
+    state: Path
+    role: str = ""
+
+    def fill(self, text: str) -> str:
+        """Replace every placeholder; anything else in braces stays as it is."""
+        values = {
+            "python": sys.executable,
+            "project": str(self.project),
+            "state": str(self.state),
+            "role": self.role,
+        }
+        return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)
+
+
+def unknown_placeholders(text: str, known: tuple[str, ...] = OF_AN_INSTANCE) -> tuple[str, ...]:
+    """Tell the words in braces that are no placeholder here."""
+    return tuple(match[1] for match in _PLACEHOLDER.finditer(text) if match[1] not in known)

@@ -1,0 +1,1 @@
+"""The control plane: desired against observed state."""

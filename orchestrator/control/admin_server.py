@@ -1,0 +1,98 @@
+"""The control socket: takes orders from this user's own commands, one a connection."""
+
+import os
+import socket
+import struct
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Final, final
+
+import anyio
+from anyio.abc import SocketAttribute, SocketStream, TaskStatus
+from anyio.streams.buffered import BufferedByteReceiveStream
+from pydantic import ValidationError
+from structlog.typing import FilteringBoundLogger
+
+from orchestrator.errors import AgentsError, ConfigError
+from orchestrator.model.admin import REQUEST, Failure, Progress, Reply, Request, Result
+
+MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
+REQUEST_SECONDS: Final = 10.0
+Handler = Callable[[Request], AsyncGenerator[Progress | Result]]
+
+
+def peer_of(connection: socket.socket) -> tuple[int, int]:
+    """Tell the process id and user id at the other end of a unix socket."""
+    size = struct.calcsize("3i")
+    pid, uid, _ = struct.unpack(
+        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    )
+    return int(pid), int(uid)
+
+
+@final
+class AdminServer:
+    """Answers requests; one connection carries one request and its replies."""
+
+    def __init__(self, path: Path, handler: Handler, log: FilteringBoundLogger) -> None:
+        """Prepare.
+
+        Args:
+            path: The socket; its directory is private. A stale one is replaced.
+            handler: Answers one request: any progress, then one result; raises AgentsError.
+            log: Structured log.
+        """
+        self._path = path
+        self._handler = handler
+        self._log = log
+
+    async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Listen until cancelled."""
+        self._path.unlink(missing_ok=True)
+        listener = await anyio.create_unix_listener(self._path, mode=0o600)
+        async with listener:
+            task_status.started()
+            await listener.serve(self._serve_one)
+
+    async def _serve_one(self, stream: SocketStream) -> None:
+        async with stream:
+            connection = stream.extra(SocketAttribute.raw_socket)  # noqa: S610  this is no Django
+            _, uid = peer_of(connection)
+            if uid != os.geteuid():
+                self._log.warning("control connection refused", uid=uid)
+                return
+            try:
+                await self._answer(stream)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
+                return  # whoever asked has gone; what was asked for goes on
+
+    async def _answer(self, stream: SocketStream) -> None:
+        try:
+            with anyio.fail_after(REQUEST_SECONDS):
+                line = await BufferedByteReceiveStream(stream).receive_until(
+                    b"\n", MAX_REQUEST_BYTES
+                )
+            request = REQUEST.validate_json(line, strict=False)
+        except (ValidationError, anyio.IncompleteRead, anyio.DelimiterNotFound, TimeoutError):
+            error = ConfigError(
+                "the request is not understood", hint="Use the same version on both sides."
+            )
+            await _send(stream, _failure(error))
+            return
+        try:
+            async for reply in self._handler(request):
+                await _send(stream, reply)
+        except AgentsError as error:
+            await _send(stream, _failure(error))
+        except (OSError, RuntimeError, ValueError, LookupError, AssertionError):
+            self._log.exception("control request failed", op=request.op)
+            unexpected = AgentsError(f"{request.op} failed unexpectedly; see the daemon's log")
+            await _send(stream, _failure(unexpected))
+
+
+async def _send(stream: SocketStream, reply: Reply) -> None:
+    await stream.send(reply.model_dump_json().encode() + b"\n")
+
+
+def _failure(error: AgentsError) -> Failure:
+    return Failure(code=error.code, message=str(error), hint=error.hint, exit_code=error.exit_code)

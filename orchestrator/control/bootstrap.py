@@ -1,0 +1,179 @@
+"""What has to be done once for a server, in a short-lived instance that no agent ever reaches."""
+
+import secrets as randomness
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Final, final
+
+import anyio
+from anyio.abc import TaskGroup
+from pydantic import SecretStr
+from structlog.typing import FilteringBoundLogger
+
+from orchestrator.control.race import unless
+from orchestrator.control.state import StateFile
+from orchestrator.errors import AgentsError, SecretNotFoundError, WorkloadStartError
+from orchestrator.files import PRIVATE_FILE, make_private_directory, write_atomically
+from orchestrator.model.base import JsonObject
+from orchestrator.model.desired import BootstrapSpec
+from orchestrator.model.names import SecretName, ServerName, ToolName
+from orchestrator.model.server import BootstrapCall
+from orchestrator.model.workload import WorkloadExit, WorkloadSpec
+from orchestrator.runtimes.base import Process, Runtime
+
+PATIENCE_SECONDS: Final = 120.0
+
+# Calls one tool of a process that was opened for it.
+Caller = Callable[[ToolName, JsonObject], Awaitable[JsonObject]]
+# Opens a fresh process for the length of a block.
+Converse = Callable[[Process, WorkloadSpec], AbstractAsyncContextManager[Caller]]
+
+
+@final
+class _Task:
+    """One bootstrap: done, failed, or under way."""
+
+    def __init__(self, spec: BootstrapSpec) -> None:
+        self.spec = spec
+        self.finished = anyio.Event()
+        self.error: AgentsError | None = None
+        self.process: Process | None = None
+        self.ended = anyio.Event()
+
+
+@final
+class Bootstraps:
+    """All bootstraps of a project; each is done once, and again only if its files are gone."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        state: StateFile,
+        resolve: Callable[[WorkloadSpec], Awaitable[Mapping[SecretName, SecretStr]]],
+        converse: Converse,
+        log: FilteringBoundLogger,
+    ) -> None:
+        """Prepare; nothing happens before `begin`."""
+        self._runtime = runtime
+        self._state = state
+        self._resolve = resolve
+        self._converse = converse
+        self._log = log
+        self._tasks: dict[ServerName, _Task] = {}
+
+    def notes(self) -> tuple[str, ...]:
+        """Tell in words what is under way or went wrong."""
+        return tuple(
+            f"bootstrap of {server}: {task.error or 'under way'}"
+            for server, task in sorted(self._tasks.items())
+            if task.error is not None or not task.finished.is_set()
+        )
+
+    def begin(self, specs: Mapping[ServerName, BootstrapSpec], group: TaskGroup) -> None:
+        """Begin every bootstrap that is due and not under way; one that failed is tried again."""
+        for server, spec in specs.items():
+            task = self._tasks.get(server)
+            if task is not None and not task.finished.is_set():
+                continue
+            if server in self._state.state.bootstrapped and _all_there(spec):
+                continue
+            self._tasks[server] = task = _Task(spec)
+            group.start_soon(self._run, task, name=f"bootstrap {server}")
+
+    async def wait_for(self, spec: WorkloadSpec) -> None:
+        """Wait until the files that a workload's secrets refer to are made.
+
+        Raises:
+            SecretNotFoundError: The bootstrap that makes them failed.
+        """
+        task = self._tasks.get(spec.server)
+        if task is None or task.spec.files.isdisjoint(ref.path for ref in spec.secrets.values()):
+            return
+        await task.finished.wait()
+        if task.error is not None:
+            raise SecretNotFoundError(
+                f"the bootstrap of {spec.server} failed: {task.error}",
+                hint=task.error.hint or f"`agents restart {spec.role}` tries it again.",
+            )
+
+    def note_exit(self, end: WorkloadExit) -> None:
+        """Take the news that a process ended."""
+        for task in self._tasks.values():
+            if task.process is not None and task.process.pid == end.pid:
+                task.ended.set()
+
+    async def _run(self, task: _Task) -> None:
+        spec = task.spec
+        try:
+            with anyio.fail_after(PATIENCE_SECONDS):
+                await self._do(task)
+            done = {**self._state.state.bootstrapped, spec.server: str(len(spec.calls))}
+            self._state.update(bootstrapped=done)
+            self._log.info("bootstrap done", server=spec.server, calls=len(spec.calls))
+        except AgentsError as error:
+            task.error = error
+        except TimeoutError:
+            task.error = WorkloadStartError(
+                f"it did not end within {PATIENCE_SECONDS:g} s",
+                hint="See `agents logs bootstrap`.",
+            )
+        finally:
+            if task.error is not None:
+                self._log.error("bootstrap failed", server=spec.server, detail=str(task.error))
+            with anyio.CancelScope(shield=True):
+                await self._runtime.stop(spec.spec.name, spec.spec.stop.grace)
+            task.finished.set()
+
+    async def _do(self, task: _Task) -> None:
+        spec = task.spec
+        for path, size in spec.generate.items():
+            _generate(Path(path), size)
+        secrets = await self._resolve(spec.spec)
+        await self._runtime.start(spec.spec)
+        task.process = process = await self._runtime.launch(spec.spec, secrets)
+        if await unless(task.ended.wait, lambda: self._call_all(process, spec)) is None:
+            raise WorkloadStartError(
+                "its instance ended in the middle", hint="See `agents logs bootstrap`."
+            )
+        for path in spec.produces:
+            _require_private(Path(path))
+
+    async def _call_all(self, process: Process, spec: BootstrapSpec) -> None:
+        async with self._converse(process, spec.spec) as call_tool:
+            for call in spec.calls:
+                _judge(call, await call_tool(call.tool, call.arguments))
+
+
+def _all_there(spec: BootstrapSpec) -> bool:
+    return all(Path(path).is_file() for path in spec.files)
+
+
+def _generate(path: Path, size: int) -> None:
+    """Make a file of random text, once; one that is there already is kept."""
+    make_private_directory(path.parent)
+    if not path.exists():
+        write_atomically(path, randomness.token_urlsafe(size).encode() + b"\n")
+
+
+def _judge(call: BootstrapCall, result: JsonObject) -> None:
+    """Refuse a result that is an error, unless it says that somebody did it already."""
+    if not result.get("isError"):
+        return
+    structured = result.get("structuredContent")
+    code = structured.get("code") if isinstance(structured, dict) else None
+    if isinstance(code, str) and code in call.accept:
+        return
+    message = structured.get("message") if isinstance(structured, dict) else None
+    raise WorkloadStartError(
+        f"{call.tool} failed: {code or 'error'}: {message or 'no reason given'}"
+    )
+
+
+def _require_private(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise WorkloadStartError(f"it did not make {path}") from error
+    if mode & 0o777 & ~PRIVATE_FILE:
+        raise WorkloadStartError(f"it made {path} readable by others")

@@ -1,0 +1,198 @@
+"""Carries out what the control socket is asked for."""
+
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+from typing import Final, cast, final
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+from pydantic import SecretStr
+
+from orchestrator.control.bootstrap import Bootstraps
+from orchestrator.control.reconciler import Reconciler
+from orchestrator.errors import AgentsError, NotRunningError
+from orchestrator.model.admin import (
+    ApplyRequest,
+    Progress,
+    Request,
+    RestartRequest,
+    Result,
+    ShutdownRequest,
+    StatusRequest,
+    TokenIssueRequest,
+    TokenListRequest,
+    TokenRevokeRequest,
+)
+from orchestrator.model.base import JsonObject
+from orchestrator.model.names import TokenId
+from orchestrator.model.status import GatewayStatus, ProjectStatus
+from orchestrator.tokens.desk import TokenDesk
+from orchestrator.tokens.record import TokenRecord
+
+# A follower hears of changes at most this often.
+QUIET_SECONDS: Final = 0.05
+# A follower hears something at least this often, so that a dead connection is noticed.
+HEARTBEAT_SECONDS: Final = 1.0
+
+
+@final
+class _Job:
+    """Work that goes on when whoever asked for it has gone."""
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.error: AgentsError | None = None
+
+
+@final
+class Orders:
+    """Answers requests from the reconciler, the bootstraps, the gateway and the token desk."""
+
+    def __init__(  # noqa: PLR0913  it brings five parts together
+        self,
+        *,
+        project: Path,
+        reconciler: Reconciler,
+        bootstraps: Bootstraps,
+        gateway: Callable[[], GatewayStatus],
+        desk: Callable[[], Awaitable[TokenDesk]],
+        group: TaskGroup,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            project: The project directory.
+            reconciler: Keeps the roles.
+            bootstraps: What is done once.
+            gateway: Tells how the gateway is.
+            desk: Waits for the token desk, which is loaded beside everything else.
+            group: Runs work that outlives a request.
+        """
+        self._project = project
+        self._reconciler = reconciler
+        self._bootstraps = bootstraps
+        self._gateway = gateway
+        self._desk = desk
+        self._group = group
+
+    async def answer(  # noqa: C901  one case a request
+        self, request: Request
+    ) -> AsyncGenerator[Progress | Result]:
+        """Answer one request: any progress, then the result.
+
+        Raises:
+            AgentsError: It cannot be done.
+        """
+        match request:
+            case StatusRequest():
+                while request.follow:
+                    yield Progress(body=self._status())
+                    await self._change()
+                yield Result(body=self._status())
+            case ApplyRequest():
+                async for reply in self._until_settled(lambda: self._apply(request)):
+                    yield reply
+            case RestartRequest():
+                async for reply in self._until_settled(
+                    lambda: self._reconciler.restart(request.role)
+                ):
+                    yield reply
+            case ShutdownRequest():
+                async for reply in self._until_settled(self._reconciler.shutdown):
+                    yield reply
+            case TokenIssueRequest():
+                yield Result(body=await self._issue(request))
+            case TokenListRequest():
+                desk = await self._desk()
+                records = await anyio.to_thread.run_sync(desk.list)
+                yield Result(body=[describe_token(record) for record in records])
+            case TokenRevokeRequest():
+                desk = await self._desk()
+                record = await anyio.to_thread.run_sync(
+                    desk.revoke, TokenId(request.id), "revoked by an operator"
+                )
+                yield Result(body=describe_token(record))
+
+    async def _issue(self, request: TokenIssueRequest) -> JsonObject:
+        known = [status.role for status in self._reconciler.statuses()]
+        if request.role not in known:
+            raise NotRunningError(
+                f"role {request.role} is not running here",
+                hint=f"Running: {', '.join(known) or 'none'}.",
+            )
+        desk = await self._desk()
+        record, text = await anyio.to_thread.run_sync(
+            desk.issue, request.agent, request.role, request.ttl
+        )
+        return describe_issued(record, text)
+
+    async def _apply(self, request: ApplyRequest) -> None:
+        await self._reconciler.apply(request.desired)
+        desk = await self._desk()
+        await anyio.to_thread.run_sync(desk.keep_workstation_tokens, tuple(request.desired.roles))
+
+    async def _until_settled(
+        self, work: Callable[[], Awaitable[None]]
+    ) -> AsyncGenerator[Progress | Result]:
+        job = _Job()
+        self._group.start_soon(_do, work, job)
+        while not (job.done.is_set() and self._is_settled()):
+            yield Progress(body=self._status())
+            await self._change()
+        if job.error is not None:
+            raise job.error
+        yield Result(body=self._status())
+
+    def _is_settled(self) -> bool:
+        gateway = self._gateway()
+        return self._reconciler.is_settled() and (gateway.ready or bool(gateway.detail))
+
+    async def _change(self) -> None:
+        """Wait for something worth telling, not longer than a heartbeat."""
+        with anyio.move_on_after(HEARTBEAT_SECONDS):
+            await self._reconciler.change()
+            await anyio.sleep(QUIET_SECONDS)
+
+    def _status(self) -> JsonObject:
+        status = ProjectStatus(
+            project=str(self._project),
+            pid=os.getpid(),
+            gateway=self._gateway(),
+            roles=self._reconciler.statuses(),
+            notes=(*self._reconciler.notes(), *self._bootstraps.notes()),
+        )
+        return cast("JsonObject", status.model_dump(mode="json"))
+
+
+async def _do(work: Callable[[], Awaitable[None]], job: _Job) -> None:
+    try:
+        await work()
+    except AgentsError as error:
+        job.error = error
+    finally:
+        job.done.set()
+
+
+def describe_token(record: TokenRecord) -> JsonObject:
+    """Tell everything of a token that may be shown."""
+
+    def moment(value: object) -> str | None:
+        return None if value is None else str(value).replace("+00:00", "Z").replace(" ", "T")
+
+    return {
+        "id": record.id,
+        "role": record.role,
+        "agent": record.agent,
+        "state": record.state,
+        "created_at": moment(record.created_at),
+        "expires_at": moment(record.expires_at),
+        "revoked_at": moment(record.revoked_at),
+        "last_used_at": moment(record.last_used_at),
+    }
+
+
+def describe_issued(record: TokenRecord, text: SecretStr) -> JsonObject:
+    """Tell a new token with its text, for the one time that it is shown."""
+    return {"token": text.get_secret_value(), **describe_token(record)}

@@ -1,0 +1,275 @@
+"""Makes the project run what it should: observe, plan, act, and keep every role."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final, final
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from orchestrator.control.bootstrap import Bootstraps
+from orchestrator.control.keeper import Keeper, Services
+from orchestrator.control.plan import Remove, Replace, Start, plan
+from orchestrator.control.slot import Slot
+from orchestrator.errors import (
+    AgentsError,
+    NotRunningError,
+    RuntimeUnavailableError,
+    SettingsError,
+)
+from orchestrator.model.desired import Desired
+from orchestrator.model.names import RoleName, WorkloadName
+from orchestrator.model.status import RoleStatus
+from orchestrator.model.workload import EngineState, Phase, WorkloadExit, WorkloadSpec
+from orchestrator.runtimes.base import FeedGap
+from orchestrator.runtimes.identity import is_alive
+
+OBSERVE_SECONDS: Final = 15.0
+ENGINE_SECONDS: Final = 1.0
+STRAY_GRACE: Final = timedelta(seconds=5)
+_STUCK: Final = frozenset({Phase.BLOCKED, Phase.QUARANTINED, Phase.CRASH_LOOPING, Phase.FAILED})
+
+
+@final
+class Reconciler:
+    """All roles of a project. `run` works until cancelled; changes are made one at a time."""
+
+    def __init__(
+        self, services: Services, bootstraps: Bootstraps, url: Callable[[str], str]
+    ) -> None:
+        """Prepare; nothing happens before `run`.
+
+        Args:
+            services: What keepers work with; `changed` is chained, not replaced.
+            bootstraps: What has to be done once before some roles can start.
+            url: Tells a role's address, or "" while the gateway does not listen.
+        """
+        self._services = replace(services, changed=self._note_change)
+        self._outer_change = services.changed
+        self._bootstraps = bootstraps
+        self._url = url
+        self._slots: dict[RoleName, Slot] = {}
+        self._lock = anyio.Lock()
+        self._group: TaskGroup | None = None
+        self._change = anyio.Event()
+        self._engine_trouble = ""
+
+    def statuses(self) -> tuple[RoleStatus, ...]:
+        """Tell where every role stands, by name."""
+        return tuple(slot.status(self._url(role)) for role, slot in sorted(self._slots.items()))
+
+    def is_settled(self) -> bool:
+        """Whether no role is on its way anywhere."""
+        return all(slot.is_settled for slot in self._slots.values())
+
+    def notes(self) -> tuple[str, ...]:
+        """Tell in words what is wrong beside the roles."""
+        if not self._engine_trouble:
+            return ()
+        trouble = f"the process engine does not answer ({self._engine_trouble})"
+        return (f"{trouble}; instances run on, `agents up` starts it again",)
+
+    def note_tools_changed(self, workload: WorkloadName) -> None:
+        """Take the news that a live server says its tools changed."""
+        keeper = self._keeper_of(workload)
+        if keeper is not None:
+            keeper.note_tools_changed()
+
+    async def change(self) -> None:
+        """Wait for the next change that a person would see."""
+        await self._change.wait()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Take up what ran before, then keep all roles until cancelled."""
+        runtime, state = self._services.runtime, self._services.state
+        async with anyio.create_task_group() as group:
+            self._group = group
+            await group.start(self._follow_exits)
+            wanted = {spec.name for spec in state.state.roles.values()}
+            for name in (await runtime.observe()).keys() - wanted:
+                await runtime.stop(name, STRAY_GRACE)
+            swept = await runtime.sweep(wanted)
+            if swept:
+                self._services.log.warning("left-over processes ended", workloads=swept)
+            self._bootstraps.begin(state.state.bootstraps, group)
+            for role, spec in state.state.roles.items():
+                self._slots[role] = Slot(spec, self._services, group)
+            group.start_soon(self._observe_now_and_then)
+            task_status.started()
+
+    async def apply(self, desired: Desired) -> None:
+        """Make the project run exactly this; roles that are stuck are tried again.
+
+        Raises:
+            SettingsError: The gateway's own settings changed; they need a restart.
+            AgentsError: A replacement did not become ready; the old generation serves on.
+        """
+        state = self._services.state
+        async with self._lock:
+            if state.state.gateway not in (None, desired.gateway):
+                raise SettingsError(
+                    "the gateway's address or allowed hosts changed in agents.yaml",
+                    hint="Run `agents down`, then `agents up`.",
+                )
+            state.update(bootstraps=desired.bootstraps)
+            self._bootstraps.begin(desired.bootstraps, self._tasks())
+            current = {role: slot.spec for role, slot in self._slots.items()}
+            work: list[Callable[[], Awaitable[None]]] = []
+            touched: set[RoleName] = set()
+            for action in plan(desired.roles, current):
+                touched.add(action.role)
+                match action:
+                    case Start(role, spec):
+                        self._start(role, spec)
+                    case Replace(role, spec):
+                        work.append(self._replacement(role, spec))
+                    case Remove(role):
+                        work.append(self._removal(role))
+            for role, slot in self._slots.items():
+                if role not in touched and slot.keepers()[0].phase in _STUCK:
+                    work.append(self._replacement(role, slot.spec))
+            await self._all(work)
+
+    async def restart(self, role: RoleName) -> None:
+        """Replace a role's instance by a fresh one of the same spec.
+
+        Raises:
+            NotRunningError: The role is not applied.
+            WorkloadNotReadyError: The fresh one did not become ready; the old one serves on.
+        """
+        async with self._lock:
+            slot = self._slots.get(role)
+            if slot is None:
+                known = ", ".join(sorted(self._slots)) or "none"
+                raise NotRunningError(f"role {role} is not running here; running: {known}")
+            self._bootstraps.begin(self._services.state.state.bootstraps, self._tasks())
+            await self._replacement(role, slot.spec)()
+
+    async def shutdown(self) -> None:
+        """Unroute, drain and stop every role; what should run is forgotten."""
+        async with self._lock:
+            await self._all([self._removal(role) for role in self._slots])
+
+    def _tasks(self) -> TaskGroup:
+        if self._group is None:
+            raise NotRunningError("the control plane has not begun")
+        return self._group
+
+    def _start(self, role: RoleName, spec: WorkloadSpec) -> None:
+        fresh = self._next(role, spec)
+        self._services.state.keep_role(role, fresh)
+        self._slots[role] = Slot(fresh, self._services, self._tasks())
+
+    def _next(self, role: RoleName, spec: WorkloadSpec) -> WorkloadSpec:
+        generation = self._services.state.next_generation(role)
+        return spec.model_copy(update={"generation": generation})
+
+    def _replacement(self, role: RoleName, spec: WorkloadSpec) -> Callable[[], Awaitable[None]]:
+        async def work() -> None:
+            await self._slots[role].replace(self._next(role, spec))
+
+        return work
+
+    def _removal(self, role: RoleName) -> Callable[[], Awaitable[None]]:
+        async def work() -> None:
+            # Forgotten first: a crash from here on leaves a stray, which the next start ends.
+            self._services.state.drop_role(role)
+            await self._slots[role].stop()
+            del self._slots[role]
+            self._note_change()
+
+        return work
+
+    async def _all(self, work: list[Callable[[], Awaitable[None]]]) -> None:
+        """Do several things beside each other, all to their end; then raise the first error."""
+        errors: list[AgentsError] = []
+
+        async def guarded(one: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await one()
+            except AgentsError as error:
+                errors.append(error)
+
+        async with anyio.create_task_group() as group:
+            for one in work:
+                group.start_soon(guarded, one)
+        if errors:
+            raise errors[0]
+
+    async def _follow_exits(
+        self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Hand the engine's news to the keepers; the feed begins with a gap."""
+        while True:
+            try:
+                async for item in self._services.runtime.exits():
+                    self._trouble("")
+                    if isinstance(item, FeedGap):
+                        await self._observe()
+                    else:
+                        self._hand_over(item)
+                    task_status.started()
+                    task_status = anyio.TASK_STATUS_IGNORED
+            except RuntimeUnavailableError as error:
+                self._trouble(str(error))
+                self._look_for_ends()
+                await anyio.sleep(ENGINE_SECONDS)
+
+    def _hand_over(self, end: WorkloadExit) -> None:
+        keeper = self._keeper_of(end.name)
+        if keeper is not None:
+            keeper.note_exit(end.pid, end.code)
+        self._bootstraps.note_exit(end)
+
+    def _keeper_of(self, workload: WorkloadName) -> Keeper | None:
+        found = (slot.keeper_of(workload) for slot in self._slots.values())
+        return next((keeper for keeper in found if keeper is not None), None)
+
+    def _trouble(self, detail: str) -> None:
+        if detail != self._engine_trouble:
+            self._engine_trouble = detail
+            if detail:
+                self._services.log.error("the process engine is gone", detail=detail)
+            self._note_change()
+
+    def _look_for_ends(self) -> None:
+        """Without an engine: find processes that are gone, so that nobody waits for them."""
+        for slot in self._slots.values():
+            for keeper in slot.keepers():
+                process = keeper.process
+                if process and not is_alive(process.pid, process.started, process.boot_id):
+                    keeper.note_exit(process.pid, None)
+
+    async def _observe_now_and_then(self) -> None:
+        while True:
+            await anyio.sleep(OBSERVE_SECONDS)
+            try:
+                await self._observe()
+            except AgentsError as error:
+                self._services.log.warning("the engine does not answer", detail=str(error))
+
+    async def _observe(self) -> None:
+        """Find processes that ended without news of it."""
+        # Processes are noted before the engine is asked: one that is launched meanwhile is newer
+        # than the answer.
+        before = [
+            (keeper, process)
+            for slot in self._slots.values()
+            for keeper in slot.keepers()
+            if (process := keeper.process) is not None
+        ]
+        if not before:
+            return
+        observed = await self._services.runtime.observe()
+        for keeper, process in before:
+            status = observed.get(keeper.spec.name)
+            alive = status is not None and status.state is EngineState.RUNNING
+            same = status is not None and status.pid == process.pid
+            if keeper.process is process and not (alive and same):
+                keeper.note_exit(process.pid, None)
+
+    def _note_change(self) -> None:
+        event, self._change = self._change, anyio.Event()
+        event.set()
+        self._outer_change()

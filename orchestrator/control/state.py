@@ -1,0 +1,132 @@
+"""What the control plane has to know after a crash, in one file that is replaced whole."""
+
+from pathlib import Path
+from typing import Annotated, Literal, final
+
+from pydantic import Field, ValidationError
+
+from orchestrator.errors import StateCorruptError
+from orchestrator.files import write_atomically
+from orchestrator.model.base import JsonObject, Model
+from orchestrator.model.desired import BootstrapSpec, GatewaySettings
+from orchestrator.model.names import RoleField, RoleName, ServerField, WorkloadName
+from orchestrator.model.snapshot import Era
+from orchestrator.model.workload import WorkloadSpec
+
+
+class ProcessRecord(Model):
+    """A launched process that answered its probe; enough to adopt it later.
+
+    Attributes:
+        pid: Process id.
+        started: Start time in clock ticks since boot.
+        boot_id: The machine's boot.
+        directory: Directory of its FIFOs.
+        era: Era in which it was opened.
+        protocol_version: Revision agreed with it.
+        server_info: What it said of itself.
+        restarts: Restarts of this generation so far.
+    """
+
+    pid: int
+    started: int
+    boot_id: str
+    directory: str
+    era: Era
+    protocol_version: str
+    server_info: JsonObject
+    restarts: int = 0
+
+
+class ControlState(Model):
+    """The file's content.
+
+    Attributes:
+        format: Version of this layout; another one is refused.
+        revision: Revision of the last snapshot that was published.
+        gateway: How the gateway listens.
+        port: The port that it got last; asked for again when it may be any.
+        roles: What runs, by role, with its generation.
+        bootstraps: What has to be done once, by server.
+        bootstrapped: Digest of the bootstrap that was done, by server.
+        generations: Highest generation ever given, by role.
+        processes: Launched processes, by workload.
+        eras: Era that each server turned out to speak, so that it is asked once.
+    """
+
+    format: Literal[1] = 1
+    revision: int = 0
+    gateway: GatewaySettings | None = None
+    port: int = 0
+    roles: dict[RoleField, WorkloadSpec] = Field(default_factory=dict)
+    bootstraps: dict[ServerField, BootstrapSpec] = Field(default_factory=dict)
+    bootstrapped: dict[ServerField, str] = Field(default_factory=dict)
+    generations: dict[RoleField, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    processes: dict[WorkloadName, ProcessRecord] = Field(default_factory=dict)
+    eras: dict[ServerField, Era] = Field(default_factory=dict)
+
+
+def read_state(path: Path) -> ControlState:
+    """Read the state, or an empty one if there is none yet.
+
+    Raises:
+        StateCorruptError: The file is there and is not understood; nothing is changed.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return ControlState()
+    except OSError as error:
+        raise StateCorruptError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return ControlState.model_validate_json(content, strict=False)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise StateCorruptError(
+            f"{path} is not understood ({place or 'whole file'}: {first['msg']})",
+            hint="Run `agents down`, move the file away, then `agents up`; roles start afresh.",
+        ) from error
+
+
+@final
+class StateFile:
+    """The one writer of the state file; every change is on disk before `update` returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what is there."""
+        self._path = path
+        self.state: ControlState = read_state(path)
+
+    def update(self, **fields: object) -> None:
+        """Replace fields of the state.
+
+        The values must be of the fields' types; the result is not validated again.
+        """
+        state = self.state.model_copy(update=fields)
+        write_atomically(self._path, state.model_dump_json().encode())
+        self.state = state
+
+    def next_generation(self, role: RoleName) -> int:
+        """Reserve the next generation of a role, for ever."""
+        generation = self.state.generations.get(role, 0) + 1
+        self.update(generations={**self.state.generations, role: generation})
+        return generation
+
+    def keep_process(self, workload: WorkloadName, record: ProcessRecord) -> None:
+        """Remember a process that may get traffic from now on."""
+        self.update(processes={**self.state.processes, workload: record})
+
+    def drop_process(self, workload: WorkloadName) -> None:
+        """Forget a process that is gone."""
+        if workload in self.state.processes:
+            rest = {name: r for name, r in self.state.processes.items() if name != workload}
+            self.update(processes=rest)
+
+    def keep_role(self, role: RoleName, spec: WorkloadSpec) -> None:
+        """Remember what a role runs."""
+        self.update(roles={**self.state.roles, role: spec})
+
+    def drop_role(self, role: RoleName) -> None:
+        """Forget a role."""
+        self.update(roles={name: s for name, s in self.state.roles.items() if name != role})

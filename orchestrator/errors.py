@@ -1,0 +1,396 @@
+"""Every error that the project raises on purpose, as one tree.
+
+AgentsError                      code `internal`, exit status 1
+├── ConfigError                  2: a file or an option of the user
+│   ├── RoleFileError            problems of role, server and settings files, all of one run
+│   ├── SettingsError            a place, port or option that cannot be used
+│   └── SecretRefError           a reference that is no reference
+├── SecretError                  3: a reference that does not resolve
+│   ├── SecretNotFoundError
+│   └── SecretStoreUnavailableError
+├── TokenError                   4
+│   ├── TokenUnknownError
+│   ├── TokenExpiredError
+│   └── TokenRevokedError
+├── PolicyError                  5
+│   ├── CallDeniedError
+│   └── UnknownToolError
+├── WorkloadError                6: an instance that does not run as it should
+│   ├── RuntimeUnavailableError
+│   ├── WorkloadStartError
+│   ├── WorkloadNotReadyError
+│   └── AttestationError
+├── UpstreamError                7: between the gateway and an instance
+│   ├── TargetLostError
+│   ├── TargetUnavailableError
+│   ├── UpstreamTimeoutError
+│   ├── UpstreamProtocolError
+│   ├── NotRelayedError
+│   └── CallCancelledError
+├── ProtocolError                8: between an agent and the gateway
+│   ├── UnreadableMessageError
+│   ├── MalformedMessageError
+│   ├── HeaderMismatchError
+│   ├── UnsupportedVersionError
+│   ├── InvalidParamsError
+│   └── MethodNotAllowedError
+└── StateError                   10
+    ├── LockHeldError
+    ├── StateCorruptError
+    ├── NotRunningError
+    └── ControlUnavailableError
+
+`code` is public and stable; `str()` is the sentence for a person; `hint` says what to do next.
+No error ever holds a secret, a token or a tool's arguments.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from typing_extensions import override
+
+
+class AgentsError(Exception):
+    """Base of every expected error.
+
+    Attributes:
+        code: Stable public name of the error.
+        exit_code: Exit status of a command that ends with it.
+        hint: What the reader can do about it, or None.
+    """
+
+    code: ClassVar[str] = "internal"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        """Keep the sentence and the hint."""
+        super().__init__(message)
+        self.message: str = message
+        self.hint: str | None = hint
+
+    @override
+    def __str__(self) -> str:
+        return self.message
+
+
+class ConfigError(AgentsError):
+    """A file or an option that the user wrote cannot be used."""
+
+    code = "config"
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FileProblem:
+    """One thing that is wrong in one file.
+
+    Attributes:
+        path: The file, as the user named it.
+        line: Line of the offending key or value, from 1; 0 when the whole file is meant.
+        column: Column, from 1; 0 when the whole file is meant.
+        field: Dotted path of the key inside the file, empty for the whole file.
+        problem: What is wrong; never the text of a value that may be a secret.
+        expected: What would be right.
+    """
+
+    path: str
+    line: int
+    column: int
+    field: str
+    problem: str
+    expected: str
+
+    @override
+    def __str__(self) -> str:
+        place = f"{self.path}:{self.line}:{self.column}" if self.line else self.path
+        where = f"{self.field}: " if self.field else ""
+        tail = f"; {self.expected}" if self.expected else ""
+        return f"{place}: {where}{self.problem}{tail}"
+
+
+@final
+class RoleFileError(ConfigError):
+    """One or more files do not pass their check; carries every problem of the run."""
+
+    code = "config.files"
+
+    def __init__(self, problems: tuple[FileProblem, ...]) -> None:
+        """Keep the problems, in the order of files and lines."""
+        super().__init__(
+            "\n".join(str(problem) for problem in problems),
+            hint="Nothing was started or changed. Correct the files, then try again.",
+        )
+        self.problems: tuple[FileProblem, ...] = problems
+
+
+@final
+class SettingsError(ConfigError):
+    """A place, port or option cannot be used."""
+
+    code = "config.settings"
+
+
+@final
+class SecretRefError(ConfigError):
+    """A text that should be a secret reference is not one."""
+
+    code = "config.secret_reference"
+
+
+class SecretError(AgentsError):
+    """A secret reference cannot be resolved."""
+
+    code = "secret"
+    exit_code = 3
+
+
+@final
+class SecretNotFoundError(SecretError):
+    """The store has no value, or an empty one, for the reference."""
+
+    code = "secret.not_found"
+
+
+@final
+class SecretStoreUnavailableError(SecretError):
+    """The store cannot be read, or must not be trusted as it is."""
+
+    code = "secret.store"
+
+
+class TokenError(AgentsError):
+    """An agent token cannot be used."""
+
+    code = "token"
+    exit_code = 4
+
+
+@final
+class TokenUnknownError(TokenError):
+    """No such token."""
+
+    code = "token.unknown"
+
+
+@final
+class TokenExpiredError(TokenError):
+    """The token's time is over."""
+
+    code = "token.expired"
+
+
+@final
+class TokenRevokedError(TokenError):
+    """The token was revoked."""
+
+    code = "token.revoked"
+
+
+class PolicyError(AgentsError):
+    """A call is not allowed."""
+
+    code = "policy"
+    exit_code = 5
+
+
+@final
+class CallDeniedError(PolicyError):
+    """A rule denies the call."""
+
+    code = "policy.denied"
+
+    def __init__(self, message: str, *, rule: str, hint: str | None = None) -> None:
+        """Keep the name of the rule that decided."""
+        super().__init__(message, hint=hint)
+        self.rule: str = rule
+
+
+@final
+class UnknownToolError(PolicyError):
+    """The role has no such tool; a hidden tool and one that never was are told alike."""
+
+    code = "policy.unknown_tool"
+
+    def __init__(self, name: str) -> None:
+        """Name the tool as the caller wrote it."""
+        super().__init__(f"Unknown tool: {name}")
+
+
+class WorkloadError(AgentsError):
+    """An instance does not run as it should."""
+
+    code = "workload"
+    exit_code = 6
+
+
+@final
+class RuntimeUnavailableError(WorkloadError):
+    """The engine that runs workloads cannot be reached or refuses."""
+
+    code = "workload.engine"
+
+
+@final
+class WorkloadStartError(WorkloadError):
+    """An instance could not be started."""
+
+    code = "workload.start"
+
+
+@final
+class WorkloadNotReadyError(WorkloadError):
+    """An instance runs and does not answer as an MCP server in its time."""
+
+    code = "workload.not_ready"
+
+
+@final
+class AttestationError(WorkloadError):
+    """An instance shows other tools than its role was promised."""
+
+    code = "workload.attestation"
+
+    def __init__(self, message: str, *, tools: tuple[str, ...]) -> None:
+        """Keep the names of the tools that should not be there."""
+        super().__init__(
+            message, hint="Correct the server file or the server, then restart the role."
+        )
+        self.tools: tuple[str, ...] = tools
+
+
+class UpstreamError(AgentsError):
+    """The gateway and an instance could not finish a call."""
+
+    code = "upstream"
+    exit_code = 7
+
+
+@final
+class TargetLostError(UpstreamError):
+    """The instance ended while the call was with it; the outcome is unknown."""
+
+    code = "upstream.outcome_unknown"
+
+
+@final
+class TargetUnavailableError(UpstreamError):
+    """No ready instance took the call; nothing was sent."""
+
+    code = "upstream.unavailable"
+
+
+@final
+class UpstreamTimeoutError(UpstreamError):
+    """The instance did not answer in the call's time; the outcome is unknown."""
+
+    code = "upstream.timeout"
+
+
+@final
+class UpstreamProtocolError(UpstreamError):
+    """The instance sent something that is not MCP."""
+
+    code = "upstream.protocol"
+
+
+@final
+class NotRelayedError(UpstreamError):
+    """The instance answered with something that the gateway does not relay."""
+
+    code = "upstream.not_relayed"
+
+
+@final
+class CallCancelledError(UpstreamError):
+    """The caller gave the call up."""
+
+    code = "upstream.cancelled"
+
+
+class ProtocolError(AgentsError):
+    """An agent sent something that the gateway must not act on."""
+
+    code = "protocol"
+    exit_code = 8
+
+
+@final
+class UnreadableMessageError(ProtocolError):
+    """The body is no JSON that every reader reads alike."""
+
+    code = "protocol.unreadable"
+
+
+@final
+class MalformedMessageError(ProtocolError):
+    """The body is no single JSON-RPC message."""
+
+    code = "protocol.malformed"
+
+
+@final
+class HeaderMismatchError(ProtocolError):
+    """Headers and body tell different things."""
+
+    code = "protocol.header_mismatch"
+
+
+@final
+class UnsupportedVersionError(ProtocolError):
+    """The caller speaks a protocol revision that is not served."""
+
+    code = "protocol.version"
+
+    def __init__(self, requested: str) -> None:
+        """Keep the revision that was asked for."""
+        super().__init__("Unsupported protocol version")
+        self.requested: str = requested
+
+
+@final
+class InvalidParamsError(ProtocolError):
+    """The parameters do not have the method's shape."""
+
+    code = "protocol.params"
+
+
+@final
+class MethodNotAllowedError(ProtocolError):
+    """The method does not exist for this caller."""
+
+    code = "protocol.method"
+
+
+class StateError(AgentsError):
+    """What is on disk or what runs is not as it has to be."""
+
+    code = "state"
+    exit_code = 10
+
+
+@final
+class LockHeldError(StateError):
+    """Another process holds the lock."""
+
+    code = "state.locked"
+
+
+@final
+class StateCorruptError(StateError):
+    """A state file cannot be understood; nothing was changed."""
+
+    code = "state.corrupt"
+
+
+@final
+class NotRunningError(StateError):
+    """Nothing runs in this project."""
+
+    code = "state.not_running"
+
+
+@final
+class ControlUnavailableError(StateError):
+    """The control plane runs and does not answer."""
+
+    code = "state.control"

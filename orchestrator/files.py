@@ -1,0 +1,141 @@
+"""Files that survive a crash: atomic replace, private modes, an advisory lock."""
+
+import errno
+import fcntl
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from orchestrator.errors import LockHeldError, SettingsError
+
+PRIVATE_FILE = 0o600
+PRIVATE_DIRECTORY = 0o700
+
+
+def make_private_directory(path: Path) -> None:
+    """Make a directory that only its owner can enter, with its parents.
+
+    Raises:
+        SettingsError: It cannot be made, is no directory, belongs to somebody else, or is open to
+            others and cannot be closed.
+    """
+    try:
+        path.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+        facts = path.stat()
+        if facts.st_uid != os.geteuid():
+            raise SettingsError(f"{path} belongs to another user", hint="Name another directory.")
+        if stat.S_IMODE(facts.st_mode) != PRIVATE_DIRECTORY:
+            path.chmod(PRIVATE_DIRECTORY)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise SettingsError(f"{path} cannot be written", hint="Name another directory.")
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be used as a directory: {error.strerror}",
+            hint="Make it writable, or name another one under `state:` in agents.yaml.",
+        ) from error
+
+
+def write_atomically(path: Path, content: bytes, mode: int = PRIVATE_FILE) -> None:
+    """Replace a file's whole content, durably: a reader sees the old bytes or the new ones.
+
+    Args:
+        path: The file; its directory must exist.
+        content: The bytes.
+        mode: The file's mode from its first moment.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            _ = file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames and removals inside a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_regular(path: Path, limit: int, *, follow: bool) -> tuple[bytes, os.stat_result]:
+    """Read a regular file, with the facts of the very file that was read.
+
+    Args:
+        path: The file.
+        limit: Bytes to read; one more is read, so that a longer answer means a longer file.
+        follow: Whether the last part of the path may be a symbolic link.
+
+    Raises:
+        OSError: It cannot be opened or read, or is no regular file.
+    """
+    # O_NONBLOCK: opening a FIFO that nobody writes to must not hang.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
+    descriptor = os.open(path, flags)
+    with os.fdopen(descriptor, "rb") as file:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "Not a regular file")
+        return file.read(limit + 1), facts
+
+
+def who_may_write(facts: os.stat_result) -> str | None:
+    """Tell who, beside this user and root, may write what these facts describe.
+
+    The private group that many systems give each user counts as the user.
+
+    Returns:
+        A few words such as `everybody`, or None when nobody else may.
+    """
+    if facts.st_uid not in {0, os.geteuid()}:
+        return f"its owner, user {facts.st_uid},"
+    mode = stat.S_IMODE(facts.st_mode)
+    if mode & stat.S_IWOTH:
+        return "everybody"
+    if mode & stat.S_IWGRP and not _is_private_group(facts.st_gid, facts.st_uid):
+        return f"group {facts.st_gid}"
+    return None
+
+
+def _is_private_group(group: int, user: int) -> bool:
+    try:
+        person, members = pwd.getpwuid(user), grp.getgrgid(group)
+    except KeyError:
+        return False
+    return (
+        person.pw_gid == group
+        and members.gr_name == person.pw_name
+        and set(members.gr_mem) <= {person.pw_name}
+    )
+
+
+@contextmanager
+def hold_lock(path: Path) -> Generator[None]:
+    """Hold an exclusive advisory lock on a file for the length of the block.
+
+    Raises:
+        LockHeldError: Another process holds it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, PRIVATE_FILE)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LockHeldError(f"{path} is held by another process") from error
+        yield
+    finally:
+        os.close(descriptor)

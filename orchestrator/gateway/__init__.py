@@ -1,0 +1,1 @@
+"""The data plane: agents' calls to their own instances."""

@@ -1,0 +1,186 @@
+"""The ASGI application: what is open to everyone, the ring around it, and the order of the filters.
+
+Plain ASGI, as each layer of a framework costs more than all decisions together.
+"""
+
+import re
+import secrets
+from typing import Final, final
+
+from orchestrator.clock import Clock
+from orchestrator.errors import AgentsError
+from orchestrator.gateway.asgi import Body, Receive, Scope, Send, Start
+from orchestrator.gateway.context import Exchange, Filter, Handler, Head, Reply, chain
+from orchestrator.gateway.filters.authenticate import Authenticate
+from orchestrator.gateway.filters.authorize import Authorize
+from orchestrator.gateway.filters.claim import Claim
+from orchestrator.gateway.filters.disclose import Disclose
+from orchestrator.gateway.filters.parse import Parse
+from orchestrator.gateway.filters.record import Record, Recorder
+from orchestrator.gateway.settings import Common, GatewaySettings
+from orchestrator.gateway.table import Table
+from orchestrator.gateway.upstream.relay import Relay
+from orchestrator.model.base import Json  # noqa: TC001
+from orchestrator.model.names import RoleName
+from orchestrator.protocol import jsonrpc
+from orchestrator.tokens.mint import PREFIX
+from orchestrator.tokens.verify import TokenIndex
+
+_LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
+_MCP_PATH: Final = re.compile(r"/(?P<role>[^/]{1,64})/mcp")
+_TEXT: Final = b"text/plain; charset=utf-8"
+_TOKEN_IN_QUERY: Final = re.compile(
+    rb"(?:^|[&;])(?:access_token|token|authorization)=|" + PREFIX.encode(), re.IGNORECASE
+)
+
+
+def build_chain(
+    table: Table,
+    tokens: TokenIndex,
+    recorder: Recorder,
+    common: Common,
+    settings: GatewaySettings,
+) -> Handler:
+    """Put the filters in their order, the outermost first."""
+    filters: tuple[Filter, ...] = (
+        # Around everything, so that nothing ends without a record.
+        Record(recorder, common.clock),
+        # Before the body: a stranger makes nobody read megabytes.
+        Authenticate(tokens),
+        # Once, before anybody decides: all decide on the same message.
+        Parse(settings.max_body_bytes),
+        # (throttle: limits are per agent and tool, so after both are known; before anything dear.)
+        # Default deny.
+        Authorize(table),
+        # (approve: after it is allowed at all, before it takes a place at the instance.)
+        # What needs no instance ends here: an agent opens and lists while its instance restarts.
+        Disclose(common.info),
+        # Last, so that nothing that is refused or waits for a person holds up a drain.
+        Claim(table),
+    )
+    relay = Relay(
+        common,
+        call_seconds=settings.call_seconds,
+        patience=settings.hang_up_patience_seconds,
+    )
+    return chain(filters, relay)
+
+
+@final
+class Application:
+    """The gateway as an ASGI application.
+
+    Attributes:
+        hosts: Host headers that are served, in lower case.
+        origins: Origins that browsers may come from.
+    """
+
+    def __init__(self, handler: Handler, table: Table, clock: Clock) -> None:
+        """Serve with this chain; no host is allowed before `allow`."""
+        self.hosts: frozenset[str] = frozenset()
+        self.origins: frozenset[str] = frozenset()
+        self._handler = handler
+        self._open: set[Exchange] = set()
+        self._table = table
+        self._clock = clock
+
+    def allow(self, settings: GatewaySettings, ports: frozenset[int]) -> None:
+        """Allow the configured names, and those of the loopback with the listening ports.
+
+        Other names are refused, so that a web page cannot point a name of its own here.
+        """
+        local = {f"{host}:{port}" for host in _LOOPBACK for port in ports}
+        self.hosts = frozenset({*local, *(host.lower() for host in settings.hosts)})
+        self.origins = frozenset(
+            {*(f"http://{host}" for host in local), *(name.lower() for name in settings.origins)}
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        if scope["type"] != "http":
+            return
+        path = scope["path"]
+        head = Head(scope["method"], scope["headers"])
+        if path == "/health":
+            await _send(send, Reply(200, b'{"status":"ok"}'))
+            return
+        refusal = self._check_names(head) or self._answer_openly(path)
+        if refusal is not None:
+            await _send(send, refusal)
+            return
+        match = _MCP_PATH.fullmatch(path)
+        if match is None:
+            await _send(send, Reply(404, b"Not Found", content_type=_TEXT))
+            return
+        if _TOKEN_IN_QUERY.search(scope["query_string"]):
+            text = b"A token belongs into the Authorization header"
+            await _send(send, Reply(400, text, content_type=_TEXT))
+            return
+        exchange = Exchange(
+            secrets.token_hex(8),
+            RoleName(match["role"]),
+            head,
+            receive,
+            self._clock.monotonic(),
+        )
+        self._open.add(exchange)
+        try:
+            reply = await self._handler(exchange)
+            await _send(send, reply, exchange.id)
+        finally:
+            self._open.discard(exchange)
+            exchange.finish()
+
+    def cut(self, error: AgentsError) -> None:
+        """End every request that is still open."""
+        for exchange in tuple(self._open):
+            exchange.interrupt(error)
+
+    def _check_names(self, head: Head) -> Reply | None:
+        """Refuse a Host or an Origin that is not ours.
+
+        Source: MCP 2026-07-28, Streamable HTTP, security.
+        """
+        if b"host" in head.repeated:
+            return Reply(400, b"More than one Host header", content_type=_TEXT)
+        host = head.values.get(b"host", b"").decode("latin-1").lower()
+        if host not in self.hosts:
+            return Reply(421, b"Invalid Host header", content_type=_TEXT)
+        origin = head.values.get(b"origin")
+        if origin is None:
+            return None
+        if b"origin" in head.repeated or origin.decode("latin-1").lower() not in self.origins:
+            return Reply(403, b"Invalid Origin header", content_type=_TEXT)
+        return None
+
+    def _answer_openly(self, path: str) -> Reply | None:
+        if path == "/ready":
+            return self._tell_readiness()
+        if path.startswith("/.well-known/"):
+            # A clear 404 and nothing else: clients take anything less for an OAuth server, and
+            # then ignore the token that they were given.
+            return Reply(404, b"Not Found", content_type=_TEXT)
+        return None
+
+    def _tell_readiness(self) -> Reply:
+        roles: dict[str, Json] = {}
+        for role, place in self._table.places().items():
+            if place.is_ready:
+                roles[role] = {"state": "ready"}
+            else:
+                reason = place.route.reason or "the instance is being replaced"
+                roles[role] = {"state": "not ready", "reason": reason}
+        is_ready = self._table.revision > 0 and all(
+            place.is_ready for place in self._table.places().values()
+        )
+        return Reply(200 if is_ready else 503, jsonrpc.encode({"ready": is_ready, "roles": roles}))
+
+
+async def _send(send: Send, reply: Reply, request_id: str | None = None) -> None:
+    headers = [(b"content-length", b"%d" % len(reply.body)), *reply.headers]
+    if reply.body:
+        headers.append((b"content-type", reply.content_type))
+    if request_id is not None:
+        headers.append((b"x-request-id", request_id.encode("ascii")))
+    await send(Start(type="http.response.start", status=reply.status, headers=headers))
+    await send(Body(type="http.response.body", body=reply.body, more_body=False))

@@ -1,0 +1,228 @@
+"""One HTTP request on its way through the gateway, with what the filters have learned of it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeVar, final
+
+from orchestrator.errors import AgentsError, CallCancelledError
+from orchestrator.gateway.asgi import RawHeaders, Receive
+from orchestrator.model.names import RoleName
+
+if TYPE_CHECKING:
+    from orchestrator.gateway.table import Place
+    from orchestrator.gateway.target import Target
+    from orchestrator.model.base import JsonObject
+    from orchestrator.model.server import ToolClass
+    from orchestrator.model.snapshot import Era
+    from orchestrator.protocol.jsonrpc import RequestId
+    from orchestrator.protocol.mcp import Served, ToolCall
+    from orchestrator.tokens.verify import Principal
+
+T = TypeVar("T")
+
+
+@final
+class Head:
+    """What HTTP tells before the body: the method, and the headers by name in lower case.
+
+    Attributes:
+        method: The HTTP method.
+        raw: As they came.
+        values: The last value of each name.
+        repeated: Names that came more than once.
+    """
+
+    __slots__ = ("method", "raw", "repeated", "values")
+
+    def __init__(self, method: str, raw: RawHeaders) -> None:
+        """Index the headers."""
+        self.method = method
+        self.raw = raw
+        self.values: dict[bytes, bytes] = {}
+        self.repeated: set[bytes] = set()
+        for name, value in raw:
+            if name in self.values:
+                self.repeated.add(name)
+            self.values[name] = value
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes back.
+
+    Attributes:
+        status: The HTTP status.
+        body: The whole body.
+        category: `ok`, `tool_error` or `rpc_error` for what the server itself answered, otherwise
+            the category of the gateway's own refusal.
+        code: Public code of the refusal, empty otherwise.
+        headers: Further headers; type and length of the body are added when it is sent.
+        content_type: Type of the body.
+    """
+
+    status: int
+    body: bytes = b""
+    category: str = "ok"
+    code: str = ""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: bytes = b"application/json"
+
+
+@final
+class Exchange:
+    """One request.
+
+    Attributes:
+        id: The request's id, told to everyone who has to do with it.
+        role: The role in the URL; it may not exist.
+        head: The HTTP method and the headers.
+        receive: Reads the body, then tells when the caller hangs up.
+        started: Monotonic seconds at which it came.
+        principal: Who asks (authenticate).
+        era: The rules that the caller follows (parse).
+        method: The message's method, empty until it is known (parse).
+        request_id: The caller's id of the request, None for a notification (parse).
+        params: The message's parameters (parse).
+        served: What the gateway understands by the method (authorize).
+        place: The role's route at the time of the decision (authorize).
+        call: The tool call, if it is one (authorize).
+        kind: The tool's class, if it is one (authorize).
+        target: The claimed instance (claim).
+    """
+
+    __slots__ = (
+        "_broken",
+        "_finishing",
+        "_waiting",
+        "call",
+        "era",
+        "head",
+        "id",
+        "kind",
+        "method",
+        "params",
+        "place",
+        "principal",
+        "receive",
+        "request_id",
+        "role",
+        "served",
+        "started",
+        "target",
+    )
+
+    def __init__(
+        self,
+        identity: str,
+        role: RoleName,
+        head: Head,
+        receive: Receive,
+        started: float,
+    ) -> None:
+        """Begin with what HTTP told."""
+        self.id = identity
+        self.role = role
+        self.head = head
+        self.receive = receive
+        self.started = started
+        self.principal: Principal | None = None
+        self.era: Era = "legacy"
+        self.method = ""
+        self.request_id: RequestId | None = None
+        self.params: JsonObject = {}
+        self.served: Served | None = None
+        self.place: Place | None = None
+        self.call: ToolCall | None = None
+        self.kind: ToolClass | None = None
+        self.target: Target | None = None
+        self._waiting: asyncio.Future[object] | None = None
+        self._broken: AgentsError | None = None
+        self._finishing: list[Callable[[], object]] = []
+
+    def finally_do(self, action: Callable[[], object]) -> None:
+        """Have something done when the reply has been sent, or cannot be."""
+        self._finishing.append(action)
+
+    def finish(self) -> None:
+        """Do what was to be done at the end, the last first."""
+        while self._finishing:
+            _ = self._finishing.pop()()
+
+    def interrupt(self, error: AgentsError) -> None:
+        """End the request with an error, now or where it next waits; the first error stays."""
+        if self._broken is None:
+            self._broken = error
+            if self._waiting is not None and not self._waiting.done():
+                self._waiting.set_exception(error)
+
+    async def wait(self, future: "asyncio.Future[T]") -> T:
+        """Wait for something as long as nothing interrupts the request.
+
+        Raises:
+            AgentsError: What it was interrupted with.
+        """
+        if self._broken is not None:
+            raise self._broken
+        self._waiting = future  # pyright: ignore[reportAttributeAccessIssue] - only its exception is ever set
+        try:
+            return await future
+        finally:
+            self._waiting = None
+
+    def watch(self, patience: float) -> None:
+        """Interrupt the request when its caller hangs up.
+
+        Args:
+            patience: Seconds before anybody looks: most calls are over by then, and a task for
+                each would be a good part of what a call costs.
+        """
+        loop = asyncio.get_running_loop()
+        tasks: list[asyncio.Task[None]] = []
+        timer = loop.call_later(
+            patience, lambda: tasks.append(loop.create_task(self._await_hang_up()))
+        )
+        self.finally_do(timer.cancel)
+        self.finally_do(lambda: [task.cancel() for task in tasks])
+
+    async def _await_hang_up(self) -> None:
+        while (await self.receive()).get("type") != "http.disconnect":
+            pass
+        self.interrupt(CallCancelledError("The caller went away"))
+
+
+class Handler(Protocol):
+    """The rest of the chain."""
+
+    def __call__(self, exchange: Exchange, /) -> Awaitable[Reply]:
+        """Answer the request."""
+        ...
+
+
+class Filter(Protocol):
+    """One place in the chain."""
+
+    async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
+        """Answer the request, or let `then` answer it.
+
+        Raises:
+            AgentsError: The request ends here; the outermost filter makes the reply.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class _Link:
+    own: Filter
+    then: Handler = field(repr=False)
+
+    def __call__(self, exchange: Exchange, /) -> Awaitable[Reply]:
+        return self.own(exchange, self.then)
+
+
+def chain(filters: tuple[Filter, ...], last: Handler) -> Handler:
+    """Join filters, the outermost first, into one handler."""
+    handler = last
+    for own in reversed(filters):
+        handler = _Link(own, handler)
+    return handler

@@ -1,0 +1,1 @@
+"""Duties on a call's way, one a module."""

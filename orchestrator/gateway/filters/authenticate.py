@@ -1,0 +1,56 @@
+"""Before the body is read: who asks, and whether the token opens this role."""
+
+from typing import final
+
+from orchestrator.errors import TokenRevokedError, TokenUnknownError
+from orchestrator.gateway.context import Exchange, Handler, Reply
+from orchestrator.gateway.replies import refuse_http
+from orchestrator.model.names import TokenId
+from orchestrator.tokens.verify import TokenIndex
+
+
+@final
+class Authenticate:
+    """Lets nobody through without a token of the role, and ends requests whose token ends."""
+
+    def __init__(self, tokens: TokenIndex) -> None:
+        """Check against these tokens, and hear from them which ones end early."""
+        self._tokens = tokens
+        # An open request is not checked again, so a revocation has to find it.
+        self._open: dict[TokenId, set[Exchange]] = {}
+        tokens.on_closed = self.cut
+
+    async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
+        """Find the principal.
+
+        Raises:
+            TokenError: There is none; every reason looks the same from outside.
+        """
+        if b"authorization" in exchange.head.repeated:
+            return refuse_http(
+                exchange,
+                400,
+                "More than one Authorization header",
+                code="protocol.authorization",
+            )
+        scheme, _, text = (
+            exchange.head.values.get(b"authorization", b"").decode("latin-1").partition(" ")
+        )
+        if scheme.lower() != "bearer":
+            raise TokenUnknownError("No bearer token")
+        principal = self._tokens.verify(text.strip(), exchange.role)
+        exchange.principal = principal
+        self._open.setdefault(principal.token_id, set()).add(exchange)
+        exchange.finally_do(lambda: self._close(principal.token_id, exchange))
+        return await then(exchange)
+
+    def _close(self, token_id: TokenId, exchange: Exchange) -> None:
+        requests = self._open[token_id]
+        requests.discard(exchange)
+        if not requests:
+            del self._open[token_id]
+
+    def cut(self, token_id: TokenId) -> None:
+        """End every open request of a token, now."""
+        for exchange in tuple(self._open.get(token_id, ())):
+            exchange.interrupt(TokenRevokedError("The token was revoked"))

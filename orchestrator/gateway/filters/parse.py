@@ -1,0 +1,134 @@
+"""Read the body once: whoever decides later decides on what was read here, never on headers."""
+
+from typing import Final, final
+
+from orchestrator.errors import HeaderMismatchError, MalformedMessageError
+from orchestrator.gateway.context import Exchange, Handler, Reply
+from orchestrator.gateway.replies import refuse_http
+from orchestrator.protocol import headers, jsonrpc, mcp
+
+_ROUTING: Final = frozenset({b"mcp-protocol-version", b"mcp-method", b"mcp-name"})
+_JSON_TYPES: Final = frozenset({b"application/json", b"application/*", b"*/*"})
+_ACCEPTED: Final = Reply(202)
+
+
+@final
+class Parse:
+    """Checks the request as HTTP, reads its one message, and checks it by its era's rules."""
+
+    def __init__(self, max_body_bytes: int) -> None:
+        """Read at most this much."""
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
+        """Pass requests on; notifications and legacy responses end here.
+
+        Raises:
+            ProtocolError: The message is none that the era knows.
+        """
+        version = exchange.head.values.get(b"mcp-protocol-version", b"").decode("latin-1")
+        # As the header says, and nothing else: a modern body under a legacy header is legacy.
+        exchange.era = "legacy" if not version or version in mcp.LEGACY_HEADERS else "modern"
+        refusal = _check_http(exchange)
+        if refusal is not None:
+            return refusal
+        body = await self._read_body(exchange)
+        if isinstance(body, Reply):
+            return body
+        value = jsonrpc.decode(body)
+        jsonrpc.check_depth(body, value)
+        message = jsonrpc.parse(value)
+        match message:
+            case jsonrpc.Notification():
+                exchange.method = message.method
+                if exchange.era == "modern":
+                    mcp.check_modern_version(version)
+                # There is nothing yet that a caller's notification could change.
+                return _ACCEPTED
+            case jsonrpc.Response():
+                if exchange.era == "modern":
+                    raise MalformedMessageError("A response answers nothing here")
+                return _ACCEPTED
+            case jsonrpc.Request():
+                exchange.method = message.method
+                exchange.request_id = message.id
+                exchange.params = message.params
+        if exchange.era == "modern":
+            _check_modern(exchange)
+        return await then(exchange)
+
+    async def _read_body(self, exchange: Exchange) -> bytes | Reply:
+        declared = exchange.head.values.get(b"content-length", b"")
+        if declared.isdigit() and int(declared[:20]) > self._max_body_bytes:
+            return _too_large(exchange)
+        message = await exchange.receive()
+        body = message.get("body", b"")
+        if message.get("more_body", False):
+            pieces, size = [body], len(body)
+            while size <= self._max_body_bytes and message.get("more_body", False):
+                message = await exchange.receive()
+                pieces.append(message.get("body", b""))
+                size += len(pieces[-1])
+            body = b"".join(pieces)
+        if message.get("type") == "http.disconnect":
+            raise MalformedMessageError("The body ended early")
+        return body if len(body) <= self._max_body_bytes else _too_large(exchange)
+
+
+def _too_large(exchange: Exchange) -> Reply:
+    # The rest of the body is not read, so the connection cannot be used again.
+    return refuse_http(
+        exchange,
+        413,
+        "Request body too large",
+        code="protocol.too_large",
+        headers=((b"connection", b"close"),),
+    )
+
+
+def _check_http(exchange: Exchange) -> Reply | None:
+    if exchange.head.method != "POST":
+        return refuse_http(
+            exchange,
+            405,
+            "Only POST is served here",
+            code="protocol.http_method",
+            headers=((b"allow", b"POST"),),
+        )
+    media = exchange.head.values.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if media != b"application/json" or b"content-type" in exchange.head.repeated:
+        return refuse_http(
+            exchange, 400, "Content-Type must be application/json", code="protocol.content_type"
+        )
+    if not _accepts_json(exchange):
+        return refuse_http(
+            exchange,
+            406,
+            "Not Acceptable: the client must accept application/json and text/event-stream",
+            code="protocol.accept",
+        )
+    return None
+
+
+def _accepts_json(exchange: Exchange) -> bool:
+    """Tell whether plain JSON may be answered, which is all that is answered so far."""
+    accept = exchange.head.values.get(b"accept", b"")
+    if b"accept" in exchange.head.repeated:
+        accept = b",".join(value for name, value in exchange.head.raw if name == b"accept")
+    return any(
+        part.partition(b";")[0].strip().lower() in _JSON_TYPES for part in accept.split(b",")
+    )
+
+
+def _check_modern(exchange: Exchange) -> None:
+    """Check that a modern request describes itself, that its headers agree, that it is served.
+
+    In this order, which is the SDK's: who contradicts himself is told that, not a version.
+    """
+    repeated = exchange.head.repeated & _ROUTING
+    if repeated:
+        name = min(repeated).decode("ascii")
+        raise HeaderMismatchError(f"The {name} header appears more than once")
+    version = mcp.check_envelope(exchange.params)
+    headers.check_standard(exchange.head.values, version, exchange.method, exchange.params)
+    mcp.check_modern_version(str(version))

@@ -1,0 +1,209 @@
+"""From errors to what an agent sees: one table.
+
+Every error is told as `{category, code, message, requiredAction?, retryAfterMs?, requestId}`: as a
+tool result with `isError` where the model can act on it, as data of a JSON-RPC error elsewhere.
+The words are those of the table, or of an error whose words were written for agents.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
+
+from orchestrator import errors
+from orchestrator.gateway.context import Exchange, Reply
+from orchestrator.model.base import JsonObject
+from orchestrator.protocol import jsonrpc, mcp
+
+Category: TypeAlias = Literal["validation", "upstream", "flow", "auth", "limit", "not_available"]
+
+# Own codes lie outside of what JSON-RPC and MCP keep for themselves (-32768 to -32000).
+_OWN_CODES: Final[Mapping[Category, int]] = MappingProxyType(
+    {
+        "validation": -31000,
+        "upstream": -31001,
+        "flow": -31002,
+        "auth": -31003,
+        "limit": -31004,
+        "not_available": -31005,
+    }
+)
+REQUEST_CANCELLED: Final = -32800
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How one class of errors is told.
+
+    Attributes:
+        category: One of the six.
+        acts: Whether the model can act on it: a call then ends with a tool result.
+        sentence: The words; None for the error's own, which were written for agents.
+        rpc_code: Code of the JSON-RPC error; None for the category's own.
+        required_action: What the agent has to do first.
+        retry_after_ms: When another try makes sense.
+        is_internal: Whether even the error's code is nobody's business.
+    """
+
+    category: Category
+    acts: bool = False
+    sentence: str | None = None
+    rpc_code: int | None = None
+    required_action: str | None = None
+    retry_after_ms: int | None = None
+    is_internal: bool = False
+
+
+_INTERNAL: Final = Row(
+    "upstream", sentence="Internal error", rpc_code=jsonrpc.INTERNAL_ERROR, is_internal=True
+)
+_AUTH: Final = Row("auth", sentence="The token is not valid here")
+_CHECK_FIRST: Final = "Find out whether the call took effect before you make it again."
+
+TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
+    {
+        errors.RoleFileError: _INTERNAL,
+        errors.SettingsError: _INTERNAL,
+        errors.SecretRefError: _INTERNAL,
+        errors.SecretNotFoundError: _INTERNAL,
+        errors.SecretStoreUnavailableError: _INTERNAL,
+        errors.TokenUnknownError: _AUTH,
+        errors.TokenExpiredError: _AUTH,
+        errors.TokenRevokedError: _AUTH,
+        errors.CallDeniedError: Row("auth", acts=True),
+        errors.UnknownToolError: Row("not_available", rpc_code=jsonrpc.INVALID_PARAMS),
+        errors.RuntimeUnavailableError: _INTERNAL,
+        errors.WorkloadStartError: _INTERNAL,
+        errors.WorkloadNotReadyError: _INTERNAL,
+        errors.AttestationError: _INTERNAL,
+        errors.TargetLostError: Row(
+            "upstream",
+            acts=True,
+            sentence="The tool server ended during the call; the outcome is unknown",
+            required_action=_CHECK_FIRST,
+        ),
+        errors.TargetUnavailableError: Row(
+            "upstream",
+            acts=True,
+            sentence="The tool server is not available right now; nothing was done",
+            retry_after_ms=2_000,
+        ),
+        errors.UpstreamTimeoutError: Row(
+            "upstream",
+            acts=True,
+            sentence="The tool server did not answer in time; the outcome is unknown",
+            required_action=_CHECK_FIRST,
+        ),
+        errors.UpstreamProtocolError: Row(
+            "upstream",
+            acts=True,
+            sentence="The tool server's answer cannot be used; the outcome is unknown",
+            required_action=_CHECK_FIRST,
+        ),
+        errors.NotRelayedError: Row("not_available", acts=True),
+        errors.CallCancelledError: Row("flow", rpc_code=REQUEST_CANCELLED),
+        errors.UnreadableMessageError: Row("validation", rpc_code=jsonrpc.PARSE_ERROR),
+        errors.MalformedMessageError: Row("validation", rpc_code=jsonrpc.INVALID_REQUEST),
+        errors.HeaderMismatchError: Row("validation", rpc_code=mcp.HEADER_MISMATCH),
+        errors.UnsupportedVersionError: Row("validation", rpc_code=mcp.UNSUPPORTED_VERSION),
+        errors.InvalidParamsError: Row("validation", rpc_code=jsonrpc.INVALID_PARAMS),
+        errors.MethodNotAllowedError: Row("not_available", rpc_code=jsonrpc.METHOD_NOT_FOUND),
+        errors.LockHeldError: _INTERNAL,
+        errors.StateCorruptError: _INTERNAL,
+        errors.NotRunningError: _INTERNAL,
+        errors.ControlUnavailableError: _INTERNAL,
+    }
+)
+
+# The same bytes for every reason, so that nobody learns which it was; the id is in the header.
+# Clients show the message of a 401 only if its body is a JSON-RPC error.
+_UNAUTHORIZED: Final = Reply(
+    401,
+    jsonrpc.encode(
+        jsonrpc.error_body(
+            None,
+            _OWN_CODES["auth"],
+            "Unauthorized: the token is not valid here",
+            {"category": "auth", "code": "token", "message": "The token is not valid here"},
+        )
+    ),
+    headers=((b"www-authenticate", b'Bearer error="invalid_token"'),),
+    category="auth",
+)
+
+
+def refuse(exchange: Exchange, error: errors.AgentsError) -> Reply:
+    """Tell the caller an error, in the caller's era."""
+    row = TABLE.get(type(error), _INTERNAL)
+    code = errors.AgentsError.code if row.is_internal else error.code
+    if isinstance(error, errors.TokenError):
+        return Reply(401, _UNAUTHORIZED.body, "auth", code, _UNAUTHORIZED.headers)
+    message = error.message if row.sentence is None else row.sentence
+    data: JsonObject = {"category": row.category, "code": code, "message": message}
+    if row.required_action is not None:
+        data["requiredAction"] = row.required_action
+    if row.retry_after_ms is not None:
+        data["retryAfterMs"] = row.retry_after_ms
+    data["requestId"] = exchange.id
+    if row.acts and exchange.method == "tools/call" and exchange.request_id is not None:
+        return _tell_model(exchange, exchange.request_id, data, row.category, code)
+    if isinstance(error, errors.UnsupportedVersionError):
+        data |= {"supported": [*mcp.MODERN_VERSIONS], "requested": error.requested}
+    rpc_code = _OWN_CODES[row.category] if row.rpc_code is None else row.rpc_code
+    body = jsonrpc.error_body(exchange.request_id, rpc_code, message, data)
+    return Reply(status_of(exchange, rpc_code), jsonrpc.encode(body), row.category, code)
+
+
+def refuse_unexpected(exchange: Exchange) -> Reply:
+    """Tell the caller that something went wrong that nobody foresaw; only the id says more."""
+    data: JsonObject = {
+        "category": "upstream",
+        "code": errors.AgentsError.code,
+        "message": "Internal error",
+        "requestId": exchange.id,
+    }
+    body = jsonrpc.error_body(exchange.request_id, jsonrpc.INTERNAL_ERROR, "Internal error", data)
+    return Reply(500, jsonrpc.encode(body), "upstream", errors.AgentsError.code)
+
+
+def refuse_http(
+    exchange: Exchange,
+    status: int,
+    message: str,
+    *,
+    code: str,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+) -> Reply:
+    """Tell the caller that a request is not even one, as HTTP."""
+    data: JsonObject = {
+        "category": "validation",
+        "code": code,
+        "message": message,
+        "requestId": exchange.id,
+    }
+    body = jsonrpc.error_body(None, jsonrpc.INVALID_REQUEST, message, data)
+    return Reply(status, jsonrpc.encode(body), "validation", code, headers)
+
+
+def status_of(exchange: Exchange, rpc_code: int) -> int:
+    """Tell the HTTP status of a JSON-RPC error in the caller's era."""
+    if exchange.era == "legacy" and exchange.request_id is not None:
+        return 200
+    return mcp.STATUS_OF_CODE.get(rpc_code, 400 if exchange.request_id is None else 200)
+
+
+def _tell_model(
+    exchange: Exchange,
+    request_id: jsonrpc.RequestId,
+    data: JsonObject,
+    category: Category,
+    code: str,
+) -> Reply:
+    result: JsonObject = {
+        "content": [{"type": "text", "text": jsonrpc.encode(data).decode()}],
+        "structuredContent": data,
+        "isError": True,
+    }
+    if exchange.era == "modern":
+        result["resultType"] = "complete"
+    return Reply(200, jsonrpc.encode(jsonrpc.result_body(request_id, result)), category, code)

@@ -1,0 +1,1 @@
+"""Transports from the gateway to a target."""

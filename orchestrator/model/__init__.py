@@ -1,0 +1,1 @@
+"""Frozen data that the layers above exchange, without I/O."""

@@ -1,0 +1,102 @@
+"""What a role file may say."""
+
+from datetime import timedelta
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, PlainSerializer, PlainValidator, StringConstraints, WithJsonSchema
+
+from orchestrator.errors import SecretRefError
+from orchestrator.model.base import Duration, Model, PositiveDuration
+from orchestrator.model.names import (
+    BandField,
+    BandName,
+    RoleField,
+    SecretField,
+    SecretName,
+    ServerField,
+)
+from orchestrator.model.secret import SecretRef
+
+Mode: TypeAlias = Literal["agent", "owner"]
+Sentence = Annotated[str, StringConstraints(min_length=3, max_length=500)]
+
+
+def _read_reference(value: object) -> SecretRef:
+    if isinstance(value, SecretRef):
+        return value
+    if not isinstance(value, str):
+        # pydantic turns ValueError, not TypeError, into a validation error.
+        raise ValueError("a secret is given as a reference, a text")  # noqa: TRY004
+    try:
+        return SecretRef.parse(value)
+    except SecretRefError as error:
+        raise ValueError(f"{error}. {error.hint}") from error
+
+
+SecretRefField = Annotated[
+    SecretRef,
+    PlainValidator(_read_reference),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^(env:[A-Za-z_]\w*|dotenv:.+#[A-Za-z_]\w*|file:.+)$",
+            "examples": ["env:WALLETSUITE_API_KEY", "file:{state}/wallet/executor.token"],
+        }
+    ),
+]
+
+
+class Restart(Model):
+    """How a crashed instance comes back.
+
+    Attributes:
+        backoff: Delay before the second restart in a row; the first is immediate. It doubles.
+        backoff_max: Where the doubling ends.
+        give_up_after: Failures in a row after which nobody tries again until a person asks;
+            0 never gives up.
+        stable_after: How long an instance has to be ready before its failures are forgotten.
+    """
+
+    backoff: PositiveDuration = timedelta(milliseconds=250)
+    backoff_max: PositiveDuration = timedelta(seconds=60)
+    give_up_after: Annotated[int, Field(ge=0, le=1000)] = 0
+    stable_after: Duration = timedelta(seconds=30)
+
+
+class Role(Model):
+    """One role: which server, which bands of it, in which mode, with which secrets.
+
+    Attributes:
+        role: Name, also the file's name, the URL's first part and the workload's.
+        justification: Why the role needs what it has; shown in reports.
+        owner: Whom to ask about it.
+        server: The server file to launch, by name.
+        bands: Names of the server's bands, or `full` for all of them.
+        mode: Whose mode the server runs in, where it knows the difference.
+        runtime: The engine; only `process` so far.
+        env: Plain variables for the instance; never a secret.
+        secrets: Variables whose values are resolved at launch.
+        restart: How a crashed instance comes back.
+    """
+
+    role: RoleField
+    justification: Sentence
+    owner: Sentence
+    server: ServerField
+    bands: Annotated[tuple[BandField, ...], Field(min_length=1, strict=False)] | Literal["full"]
+    mode: Mode = "agent"
+    runtime: Literal["process"] = "process"
+    env: dict[SecretField, str] = Field(default_factory=dict)
+    secrets: dict[SecretField, SecretRefField] = Field(default_factory=dict)
+    restart: Restart = Restart()
+
+    @property
+    def band_names(self) -> tuple[BandName, ...] | None:
+        """The bands by name, or None for all."""
+        return None if self.bands == "full" else tuple(self.bands)
+
+    @property
+    def secret_names(self) -> frozenset[SecretName]:
+        """The variables that carry a secret."""
+        return frozenset(self.secrets)

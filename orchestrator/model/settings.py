@@ -1,0 +1,115 @@
+"""What `agents.yaml` may say."""
+
+import ipaddress
+import re
+from typing import Annotated, Literal, NamedTuple, TypeAlias
+
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
+
+from orchestrator.model.base import Model
+
+LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+_ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s:\[\]]+)):(?P<port>[0-9]{1,5})")
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)"
+HOST_PATTERN = rf"^{_HOST}(:[0-9]{{1,5}})?$"
+ORIGIN_PATTERN = rf"^https?://{_HOST}(:[0-9]{{1,5}})?$"
+_LAST_PORT = 65_535
+
+
+class Address(NamedTuple):
+    """Where the gateway listens; port 0 takes any free one."""
+
+    host: str
+    port: int
+
+
+def parse_address(text: str) -> Address:
+    """Read `HOST:PORT`, the host being this machine's own.
+
+    Raises:
+        ValueError: It is no address, or one that other machines reach.
+    """
+    match = _ADDRESS.fullmatch(text)
+    if not match or int(match["port"]) > _LAST_PORT:
+        raise ValueError("an address is a host and a port, such as 127.0.0.1:8700 or [::1]:8700")
+    host = match["six"] or match["host"]
+    if host == "localhost":
+        host = "127.0.0.1"
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise ValueError(
+            "other machines could reach this address, and TLS is not built in yet; listen on "
+            "127.0.0.1 and put a TLS proxy in front"
+        )
+    return Address(host, int(match["port"]))
+
+
+def _check_address(text: str) -> str:
+    _ = parse_address(text)
+    return text
+
+
+def _check_host(text: str) -> str:
+    if not re.fullmatch(HOST_PATTERN, text):
+        raise ValueError("a host is a name and maybe a port, such as agents.example.com:443")
+    return text
+
+
+def _check_origin(text: str) -> str:
+    if not re.fullmatch(ORIGIN_PATTERN, text):
+        raise ValueError("an origin is http:// or https:// with a host, and no path")
+    return text
+
+
+def _check_place(text: str) -> str:
+    if text.startswith("~") or "$" in text or "\0" in text:
+        raise ValueError("nothing is expanded in a directory's name; write it out")
+    return text
+
+
+AddressField = Annotated[
+    str,
+    AfterValidator(_check_address),
+    WithJsonSchema({"type": "string", "examples": ["127.0.0.1:8700"]}),
+]
+HostField = Annotated[
+    str, AfterValidator(_check_host), WithJsonSchema({"type": "string", "pattern": HOST_PATTERN})
+]
+OriginField = Annotated[
+    str,
+    AfterValidator(_check_origin),
+    WithJsonSchema({"type": "string", "pattern": ORIGIN_PATTERN}),
+]
+PlaceField = Annotated[
+    str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_check_place)
+]
+
+
+class Settings(Model):
+    """The whole of `agents.yaml`; each key may be left out, and so may the file.
+
+    Attributes:
+        listen: Address of the gateway, on this machine only. Port 0 takes any free one.
+        hosts: Further values of the `Host` header that are let in, such as a proxy's name.
+        origins: Values of the `Origin` header that are let in; none by default, so no browser.
+        state: Directory of everything that is kept. Inside the project, unless absolute.
+        run: Directory of the sockets, `run` inside the state by default. A short path: the
+            system limits how long the path of a socket may be.
+        log_level: The least severe events that are logged.
+    """
+
+    listen: AddressField = "127.0.0.1:8700"
+    hosts: Annotated[tuple[HostField, ...], Field(strict=False)] = ()
+    origins: Annotated[tuple[OriginField, ...], Field(strict=False)] = ()
+    state: PlaceField = ".agents"
+    run: PlaceField | None = None
+    log_level: LogLevel = "info"
+
+    @property
+    def address(self) -> Address:
+        """Where the gateway listens."""
+        return parse_address(self.listen)

@@ -1,0 +1,83 @@
+"""What a project runs right now, as `agents status --json` prints it."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from orchestrator.model.base import Model
+from orchestrator.model.names import RoleField
+from orchestrator.model.workload import Phase
+
+
+class RoleStatus(Model):
+    """One role.
+
+    Attributes:
+        role: Its name.
+        state: Where it stands.
+        detail: Why it is not ready, in a sentence; empty when it is.
+        hint: What to do about it; empty when there is nothing to do.
+        settled: Whether this state stays until something new happens.
+        server: The server behind it.
+        bands: Bands by name.
+        mode: Mode of the server.
+        tools: Attested tools, in the server's order; empty until it is ready.
+        missing: Promised tools that the live server does not show.
+        pid: Process of the instance, or None.
+        generation: Generation of the instance.
+        restarts: How often it came back since this generation began.
+        uptime_seconds: How long the process has been ready, or None.
+        retry_in_seconds: When the next start is tried, or None.
+        url: Where agents reach it.
+    """
+
+    role: RoleField
+    state: Phase
+    detail: str = ""
+    hint: str = ""
+    settled: bool = False
+    server: str
+    bands: Annotated[tuple[str, ...], Field(strict=False)]
+    mode: str
+    tools: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    missing: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    pid: int | None = None
+    generation: int
+    restarts: int = 0
+    uptime_seconds: float | None = None
+    retry_in_seconds: float | None = None
+    url: str = ""
+
+
+class GatewayStatus(Model):
+    """The gateway.
+
+    Attributes:
+        url: Where it listens, empty while it does not.
+        ready: Whether it takes calls.
+        detail: Why it does not, in a sentence.
+    """
+
+    url: str
+    ready: bool
+    detail: str = ""
+
+
+class ProjectStatus(Model):
+    """The whole project.
+
+    Attributes:
+        running: Whether the engine and the daemon run.
+        project: The project directory.
+        pid: The daemon.
+        gateway: The gateway.
+        roles: Every role that is applied, by name.
+        notes: What else a person should know, such as a bootstrap under way.
+    """
+
+    running: bool = True
+    project: str
+    pid: int | None = None
+    gateway: GatewayStatus
+    roles: Annotated[tuple[RoleStatus, ...], Field(strict=False)]
+    notes: Annotated[tuple[str, ...], Field(strict=False)] = ()

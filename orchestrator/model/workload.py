@@ -1,0 +1,119 @@
+"""One instance: as it should be, and as the engine sees it."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from orchestrator.model.base import Model
+from orchestrator.model.names import (
+    RoleField,
+    SecretField,
+    ServerField,
+    ToolField,
+    WorkloadName,
+    workload_name,
+)
+from orchestrator.model.role import Mode, Restart, SecretRefField
+from orchestrator.model.server import EraChoice, Probe, Stop, ToolClass
+
+
+class Phase(StrEnum):
+    """Where a role's instance stands, as a person reads it."""
+
+    STOPPED = "stopped"
+    BLOCKED = "blocked"  # something it needs is missing: a secret, its program
+    STARTING = "starting"
+    READY = "ready"
+    BACKOFF = "backoff"  # crashed, next try is set
+    CRASH_LOOPING = "crash-looping"  # crashed again and again, still tried at the longest delay
+    QUARANTINED = "quarantined"  # shows tools that it must not have; no traffic, not running
+    FAILED = "failed"  # given up, until a person asks again
+    DRAINING = "draining"
+
+
+class WorkloadSpec(Model):
+    """One instance as it should run; no secret's value is in it, so it may be kept on disk.
+
+    Attributes:
+        role: The role that it serves.
+        server: The server that it runs.
+        generation: Grows with every change of the rest.
+        bands: Bands by name, in the server's order.
+        mode: Whose mode it runs in.
+        argv: Resolved program, absolute, and arguments.
+        directory: Absolute working directory.
+        env: The whole plain environment of the process, baseline included.
+        secrets: Variables whose values are resolved at launch.
+        tools: Tools that the role was promised, with their class.
+        known: Every tool that the server file names.
+        cut: Whether the gateway cuts the list (the server has no bands of its own).
+        era: Which protocol era to speak.
+        restart: How it comes back after a crash.
+        probe: When it is ready and alive.
+        stop: How it is stopped.
+    """
+
+    role: RoleField
+    server: ServerField
+    generation: Annotated[int, Field(ge=1)] = 1
+    bands: Annotated[tuple[str, ...], Field(strict=False)]
+    mode: Mode
+    argv: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    directory: str
+    env: dict[SecretField, str]
+    secrets: dict[SecretField, SecretRefField]
+    tools: dict[ToolField, ToolClass]
+    known: Annotated[frozenset[ToolField], Field(strict=False)]
+    cut: bool
+    era: EraChoice
+    restart: Restart
+    probe: Probe
+    stop: Stop
+
+    @property
+    def name(self) -> WorkloadName:
+        """The workload's name: `role.server.gN`."""
+        return workload_name(self.role, self.server, self.generation)
+
+
+class EngineState(StrEnum):
+    """What the engine says of a workload; it knows nothing of readiness."""
+
+    ABSENT = "absent"
+    STOPPED = "stopped"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+class WorkloadStatus(Model):
+    """One instance as the engine sees it.
+
+    Attributes:
+        name: The workload.
+        state: What the engine says.
+        pid: Its process, 0 when there is none.
+        waiting: Whether that process is still the seat, waiting for its launch frame.
+    """
+
+    name: WorkloadName
+    state: EngineState
+    pid: int = 0
+    waiting: bool = False
+
+
+class WorkloadExit(Model):
+    """The end of one process of a workload.
+
+    Attributes:
+        name: The workload.
+        pid: The process that ended.
+        code: Exit code, or minus the signal's number; None when the engine could not tell.
+        peak_kb: Largest resident size in kilobytes, 0 when unknown.
+    """
+
+    name: WorkloadName
+    pid: int
+    code: int | None
+    peak_kb: int = 0

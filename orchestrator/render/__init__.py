@@ -1,0 +1,1 @@
+"""Pure text of the files that the orchestrator writes for its engines."""

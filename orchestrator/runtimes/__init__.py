@@ -1,0 +1,1 @@
+"""Engines that run workloads, behind one protocol."""

@@ -1,0 +1,191 @@
+"""Lines to and from a stdio server, over its two FIFOs.
+
+The server holds both FIFOs read-write and so do we: neither end ever sees the other go, and what
+is under way outlives either. So the end of the server is not seen here, but in the engine's feed.
+"""
+
+import fcntl
+import os
+import stat
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self, final
+
+import anyio
+import orjson
+from anyio.lowlevel import checkpoint
+
+from orchestrator.errors import TargetUnavailableError, UpstreamProtocolError
+
+LINE_LIMIT_BYTES = 64 * 1024 * 1024
+PIPE_BYTES = 1024 * 1024
+_READ_BYTES = 1024 * 1024
+
+
+@final
+class Channel:
+    """One open pair of FIFOs; any number of senders, one receiver at a time."""
+
+    def __init__(
+        self, directory: str | Path, *, resume: bool = False, limit_bytes: int = LINE_LIMIT_BYTES
+    ) -> None:
+        """Open the FIFOs.
+
+        Args:
+            directory: Holds `in`, which the server reads, and `out`, which it writes.
+            resume: Whether somebody else used them before, and may have stopped in mid-line: the
+                first thing written is a newline, and the rest of a line that was half read is
+                dropped.
+            limit_bytes: Longest line that is taken.
+
+        Raises:
+            TargetUnavailableError: They are not there, or are not ours.
+        """
+        self._directory = Path(directory)
+        self._limit = limit_bytes
+        self._inlet = _open(self._directory / "in")
+        try:
+            self._outlet = _open(self._directory / "out")
+        except BaseException:
+            os.close(self._inlet)
+            raise
+        self._closed = False
+        self._lock = anyio.Lock(fast_acquire=True)
+        self._unsent: bytes | memoryview = b"\n" if resume else b""
+        self._lines: deque[bytes] = deque()
+        self._begun: list[bytes] = []
+        self._begun_bytes = 0
+        self._in_doubt = resume
+
+    def __enter__(self) -> Self:
+        """Keep it open for the length of the block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Close both FIFOs; whoever waits on them gets `anyio.ClosedResourceError`."""
+        if not self._closed:
+            self._closed = True
+            for descriptor in (self._inlet, self._outlet):
+                anyio.notify_closing(descriptor)
+                os.close(descriptor)
+
+    async def send(self, line: bytes) -> None:
+        """Write one line; returns when all of it is in the pipe.
+
+        Lines of several senders never mix. A sender that is cancelled in mid-line leaves the rest
+        to the next one, so the server still reads whole lines.
+
+        Args:
+            line: Without its newline.
+
+        Raises:
+            ClosedResourceError: The channel was closed.
+        """
+        if b"\n" in line:
+            raise ValueError("a line contains no newline")
+        async with self._lock:
+            if self._unsent:
+                await self._flush()
+            self._unsent = line + b"\n"
+            size = len(self._unsent)
+            try:
+                await self._flush()
+            except BaseException:
+                if len(self._unsent) == size:  # nothing of it was written: it was never sent
+                    self._unsent = b""
+                raise
+
+    async def _flush(self) -> None:
+        while self._unsent:
+            self._require_open()
+            try:
+                written = os.write(self._inlet, self._unsent)
+            except BlockingIOError:
+                await anyio.wait_writable(self._inlet)
+            else:
+                if written == len(self._unsent):
+                    self._unsent = b""
+                else:
+                    self._unsent = memoryview(self._unsent)[written:]
+
+    async def receive(self) -> bytes:
+        """Read the next line that is not blank, without its newline.
+
+        Raises:
+            ClosedResourceError: The channel was closed.
+            UpstreamProtocolError: The line is longer than the limit; the channel is of no more use.
+        """
+        while not self._lines:
+            self._require_open()
+            try:
+                data = os.read(self._outlet, _READ_BYTES)
+            except BlockingIOError:
+                await anyio.wait_readable(self._outlet)
+            else:
+                self._take(data)
+                # A server that writes without end must not keep everybody else from running.
+                await checkpoint()
+        return self._lines.popleft()
+
+    def _take(self, data: bytes) -> None:
+        """Cut what was read into lines; each byte is looked at once, however long a line gets."""
+        first, *rest = data.split(b"\n")
+        self._begun.append(first)
+        self._begun_bytes += len(first)
+        if rest:
+            self._finish(b"".join(self._begun))
+            for line in rest[:-1]:
+                self._finish(line)
+            self._begun = [rest[-1]]
+            self._begun_bytes = len(rest[-1])
+        if self._begun_bytes > self._limit:
+            raise UpstreamProtocolError(f"the server sent a line of more than {self._limit} bytes")
+
+    def _finish(self, line: bytes) -> None:
+        if len(line) > self._limit:
+            raise UpstreamProtocolError(f"the server sent a line of more than {self._limit} bytes")
+        if self._in_doubt:
+            self._in_doubt = False
+            # The rest of a JSON object's text is never a JSON object itself: it closes one brace
+            # more than it opens.
+            if not _is_object(line):
+                return
+        if line and not line.isspace():
+            self._lines.append(line)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise anyio.ClosedResourceError
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(line), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _open(path: Path) -> int:
+    flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        raise TargetUnavailableError(f"{path} cannot be opened: {error.strerror}") from error
+    facts = os.fstat(descriptor)
+    if not stat.S_ISFIFO(facts.st_mode) or facts.st_uid != os.geteuid():
+        os.close(descriptor)
+        raise TargetUnavailableError(f"{path} is not a FIFO of ours")
+    with suppress(OSError):  # beyond what the user may have; the size that it has works, too
+        _ = fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    return descriptor

@@ -1,0 +1,315 @@
+"""Starts, finds and ends the supervisord of one project."""
+
+import hashlib
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from shutil import rmtree
+from typing import final
+
+import anyio
+from pydantic import SecretStr
+
+from orchestrator.errors import RuntimeUnavailableError, SettingsError
+from orchestrator.files import (
+    PRIVATE_FILE,
+    hold_lock,
+    make_private_directory,
+    write_atomically,
+)
+from orchestrator.render.supervisord import CONTROL_PROGRAM, ControlProgram, EngineFacts, main_file
+from orchestrator.runtimes import variables
+from orchestrator.runtimes.rpc import USER, EngineFaultError, EngineRpc
+
+SEAT = Path(__file__).parents[1] / "shim" / "seat.py"
+
+# supervisord binds a longer, temporary name first; a unix socket's address holds 107 bytes.
+_SOCKET_BYTES = 95
+_START_SECONDS = 20.0
+_CONTROL_SECONDS = 45.0
+_LAST_LINES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFiles:
+    """Where an engine keeps what.
+
+    Attributes:
+        run: Directory of what lives as long as the engine; private.
+        logs: Directory of logs; private.
+    """
+
+    run: Path
+    logs: Path
+
+    @property
+    def socket(self) -> Path:
+        """The engine's own socket."""
+        return self.run / "supervisor.sock"
+
+    @property
+    def key(self) -> Path:
+        """The password of that socket."""
+        return self.run / "supervisor.key"
+
+    @property
+    def configuration(self) -> Path:
+        """The engine's main file."""
+        return self.run / "supervisor.conf"
+
+    @property
+    def programs(self) -> Path:
+        """Directory with one file a workload."""
+        return self.run / "conf.d"
+
+    @property
+    def log(self) -> Path:
+        """The engine's log."""
+        return self.logs / "engine.log"
+
+    @property
+    def errors(self) -> Path:
+        """What the engine says before it has a log."""
+        return self.logs / "engine.err"
+
+    def seat(self, name: str) -> Path:
+        """The directory of a workload's seat and FIFOs."""
+        return self.run / "seats" / name
+
+    def fence(self, name: str) -> Path:
+        """The fence of a workload, or of the control plane."""
+        return self.run / "fences" / f"{name}.lock"
+
+    def make(self) -> None:
+        """Make all directories.
+
+        Raises:
+            SettingsError: One cannot be made, or the run directory's path is too long.
+        """
+        length = len(os.fsencode(self.socket))
+        if length > _SOCKET_BYTES:
+            raise SettingsError(
+                f"{self.socket} is too long for a unix socket ({length} bytes of {_SOCKET_BYTES})",
+                hint="Name a shorter directory under `run:` in agents.yaml.",
+            )
+        for path in (self.run, self.logs, self.programs, self.run / "seats", self.run / "fences"):
+            make_private_directory(path)
+
+
+@final
+class Engine:
+    """The process engine of one project: one supervisord for one run directory."""
+
+    def __init__(self, files: EngineFiles) -> None:
+        """Keep the places."""
+        self.files = files
+        self._rpc = EngineRpc(files.socket, files.key)
+
+    async def find(self) -> int | None:
+        """Tell the pid of the running engine, None when none runs.
+
+        A pid file is never believed: only a socket that answers counts.
+
+        Raises:
+            RuntimeUnavailableError: Something listens and is not an engine of ours.
+        """
+        pid = await self._rpc.pid()
+        if pid is None:
+            return None
+        try:
+            with anyio.fail_after(_START_SECONDS):
+                _ = await self._rpc.call("supervisor.getState")
+        except (EngineFaultError, TimeoutError) as error:
+            raise RuntimeUnavailableError(f"the process engine ({pid}) does not answer") from error
+        except RuntimeUnavailableError:
+            if await self._rpc.pid() is None:  # it ended between the two questions
+                return None
+            raise
+        return pid
+
+    async def start(self, control: Sequence[str] | None, values: Mapping[str, SecretStr]) -> int:
+        """Start the engine; does nothing but tell its pid when it runs already.
+
+        Args:
+            control: Absolute program and arguments of the control plane, None for none.
+            values: Variables to keep beside the engine (see `runtimes.variables`); a running
+                engine keeps the ones it has.
+
+        Returns:
+            The engine's pid.
+
+        Raises:
+            LockHeldError: Another command starts or ends it at this moment.
+            RuntimeUnavailableError: It ended, or did not answer in time.
+            SettingsError: A directory cannot be used.
+        """
+        self.files.make()
+        with hold_lock(self.files.run / "engine.lock"):
+            running = await self.find()
+            if running is not None:
+                return running
+            self._write(control)
+            descriptor = variables.create(values)
+            try:
+                pid = self._spawn(descriptor)
+            finally:
+                os.close(descriptor)
+            try:
+                with anyio.fail_after(_START_SECONDS):
+                    await self._answered(pid)
+            except BaseException:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                _reap(pid)
+                raise
+            return pid
+
+    async def shutdown(self, grace: timedelta) -> None:
+        """End the control plane, then all workloads side by side, then the engine.
+
+        Args:
+            grace: How long workloads may take together before they are killed. Each one's own
+                grace is part of its program's file.
+
+        Raises:
+            LockHeldError: Another command starts or ends it at this moment.
+        """
+        with hold_lock(self.files.run / "engine.lock"):
+            pid = await self.find()
+            if pid is None:
+                return
+            process = os.pidfd_open(pid)
+            try:
+                await self._stop_programs(grace)
+                with anyio.move_on_after(grace.total_seconds() + 5.0):
+                    await anyio.wait_readable(process)
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(process, signal.SIGKILL)
+                await anyio.wait_readable(process)
+            finally:
+                os.close(process)
+            _reap(pid)
+            self._clear()
+
+    async def _stop_programs(self, grace: timedelta) -> None:
+        with anyio.move_on_after(_CONTROL_SECONDS):
+            with suppress(EngineFaultError, RuntimeUnavailableError):
+                _ = await self._rpc.call("supervisor.stopProcess", CONTROL_PROGRAM, False)  # noqa: FBT003 - positional by protocol
+                _ = await self._rpc.call("agents.settled", CONTROL_PROGRAM, _CONTROL_SECONDS)
+        with anyio.move_on_after(grace.total_seconds()):
+            with suppress(EngineFaultError, RuntimeUnavailableError):
+                _ = await self._rpc.call("supervisor.stopAllProcesses", False)  # noqa: FBT003 - positional by protocol
+                while await self._rpc.call("agents.busy", grace.total_seconds()):
+                    pass
+        with anyio.move_on_after(5.0):
+            with suppress(EngineFaultError, RuntimeUnavailableError):
+                _ = await self._rpc.call("agents.kill_all")
+                _ = await self._rpc.call("supervisor.shutdown")
+
+    def _write(self, control: Sequence[str] | None) -> None:
+        key = secrets.token_urlsafe(32)
+        write_atomically(self.files.key, key.encode() + b"\n")
+        facts = EngineFacts(
+            run=str(self.files.run),
+            log=str(self.files.log),
+            user=USER,
+            # SHA-1 is the one form that supervisord knows; 256 random bits have no dictionary.
+            password_sha1=hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest(),
+            root=os.geteuid() == 0,
+        )
+        program = None
+        if control is not None:
+            guarded = seat_command("guard", str(self.files.fence(CONTROL_PROGRAM)), *control)
+            program = ControlProgram(guarded, str(self.files.logs / f"{CONTROL_PROGRAM}.log"))
+        write_atomically(self.files.configuration, main_file(facts, program).encode())
+
+    def _spawn(self, descriptor: int) -> int:
+        """Start supervisord in a session of its own, with nothing inherited but the variables."""
+        python = sys.executable
+        argv = [python, "-I", "-m", "supervisor.supervisord", "-c", str(self.files.configuration)]
+        home = os.environ.get("HOME", "/")
+        env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "LANG": "C.UTF-8"}
+        errors = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+            (os.POSIX_SPAWN_DUP2, descriptor, variables.DESCRIPTOR),
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(self.files.errors), errors, PRIVATE_FILE),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ]
+        # A descriptor that this command itself inherited, a lock for one, must not live on there.
+        actions += [
+            (os.POSIX_SPAWN_CLOSE, number)
+            for number in _inheritable()
+            if number > variables.DESCRIPTOR
+        ]
+        mask = os.umask(0o077)
+        try:
+            return os.posix_spawn(
+                python,
+                argv,
+                env,
+                file_actions=actions,
+                setsid=True,
+                setsigmask=(),
+                setsigdef=(signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP),
+            )
+        finally:
+            _ = os.umask(mask)
+
+    async def _answered(self, pid: int) -> None:
+        """Poke the engine's socket until it answers; the first answer also ends its first wait."""
+        while True:
+            if _reap(pid):
+                raise RuntimeUnavailableError(
+                    f"the process engine ended at once: {self._last_words()}",
+                    hint=f"Look into {self.files.log} and {self.files.errors}.",
+                )
+            if await self._rpc.pid() == pid:
+                with suppress(RuntimeUnavailableError):
+                    _ = await self._rpc.call("supervisor.getState")
+                    return
+            await anyio.sleep(0.005)
+
+    def _last_words(self) -> str:
+        lines: list[str] = []
+        for path in (self.files.log, self.files.errors):
+            with suppress(FileNotFoundError):
+                lines += path.read_text("utf-8", "replace").splitlines()[-_LAST_LINES:]
+        return " / ".join(lines) or "it said nothing"
+
+    def _clear(self) -> None:
+        """Remove what only a running engine needs."""
+        for path in (self.files.socket, self.files.key, self.files.configuration):
+            path.unlink(missing_ok=True)
+        for path in self.files.programs.glob("*.conf"):
+            path.unlink(missing_ok=True)
+        for path in (self.files.run / "seats").iterdir():
+            rmtree(path, ignore_errors=True)
+
+
+def seat_command(*arguments: str) -> tuple[str, ...]:
+    """Write the command line of the seat, as the engine runs it."""
+    return (sys.executable, "-I", "-S", str(SEAT), *arguments)
+
+
+def _inheritable() -> tuple[int, ...]:
+    found: list[int] = []
+    for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are all that is wanted
+        with suppress(OSError):  # the listing's own
+            if os.get_inheritable(int(entry)):
+                found.append(int(entry))
+    return tuple(found)
+
+
+def _reap(pid: int) -> bool:
+    """Tell whether a child has ended, and let it go; False for a process of another parent."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return False

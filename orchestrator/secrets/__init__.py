@@ -1,0 +1,1 @@
+"""Secret references and the stores that resolve them."""

@@ -1,0 +1,42 @@
+"""Secrets in the environment, and in the project's `.env` beneath it."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import final
+
+from pydantic import SecretStr
+from typing_extensions import override
+
+from orchestrator.errors import SecretNotFoundError
+from orchestrator.model.secret import SecretRef
+from orchestrator.secrets.base import SecretStore
+from orchestrator.secrets.dotenv import read_dotenv
+
+
+@final
+class EnvironmentStore(SecretStore):
+    """`env:NAME`: a variable of the environment, or else of the project's `.env`."""
+
+    def __init__(self, environment: Mapping[str, SecretStr], dotenv: Path) -> None:
+        """Keep the places.
+
+        Args:
+            environment: Variables; what is set here wins, even when it is empty.
+            dotenv: The `.env` file, which need not be there.
+        """
+        self._environment = environment
+        self._dotenv = dotenv
+
+    @override
+    def read(self, reference: SecretRef) -> str:
+        name = reference.name
+        if name in self._environment:
+            return self._environment[name].get_secret_value()
+        values = read_dotenv(self._dotenv) if os.path.lexists(self._dotenv) else {}
+        if name not in values:
+            raise SecretNotFoundError(
+                f"{name} is set neither in the environment nor in {self._dotenv}",
+                hint=f"Add a line {name}=... to {self._dotenv}, which needs mode 0600.",
+            )
+        return values[name]

@@ -1,0 +1,1 @@
+"""Agent tokens: their bytes, their records, their verification."""

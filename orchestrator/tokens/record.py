@@ -1,0 +1,39 @@
+"""What is kept of a token: everything but its text."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, Literal, TypeAlias
+
+from orchestrator.model.names import AgentName, RoleName, TokenId
+
+# `pending` and `retiring` are steps of a rotation.
+TokenState: TypeAlias = Literal["pending", "active", "retiring", "revoked", "expired"]
+USABLE: Final[tuple[TokenState, ...]] = ("active", "retiring")
+LONGEST_LIFE: Final = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """One token.
+
+    Attributes:
+        id: Its public id.
+        agent: Who shows it.
+        role: The only role that it opens.
+        digest: SHA-256 of its text.
+        state: Where it stands.
+        created_at: When it was issued.
+        expires_at: When it ends by itself.
+        revoked_at: When it was revoked, or None.
+        last_used_at: When it was last accepted, to the minute, or None.
+    """
+
+    id: TokenId
+    agent: AgentName
+    role: RoleName
+    digest: bytes = field(repr=False)
+    state: TokenState
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None

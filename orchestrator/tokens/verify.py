@@ -1,0 +1,114 @@
+"""From the text of a token to a principal, in memory, on every request."""
+
+import hmac
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, final
+
+from orchestrator.clock import Clock
+from orchestrator.errors import TokenExpiredError, TokenRevokedError, TokenUnknownError
+from orchestrator.model.names import AgentName, RoleName, TokenId
+from orchestrator.tokens.mint import digest, read_id
+from orchestrator.tokens.record import USABLE, TokenRecord
+
+_USE_PRECISION: Final = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a token proved to be.
+
+    Attributes:
+        agent: The agent; limits, sessions and records belong to it, whatever token it shows.
+        role: The role that the token opens.
+        token_id: The token's public id.
+        expires_at: When the token ends.
+    """
+
+    agent: AgentName
+    role: RoleName
+    token_id: TokenId
+    expires_at: datetime
+
+
+def _ignore(_: TokenId) -> None:
+    """Tell nobody."""
+
+
+@final
+class TokenIndex:
+    """Tokens by id.
+
+    Attributes:
+        on_closed: Is told of each token that stops being usable before its time.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Start empty: every token is refused."""
+        self.on_closed: Callable[[TokenId], None] = _ignore
+        self._clock = clock
+        self._records: dict[TokenId, TokenRecord] = {}
+        self._used: dict[TokenId, datetime] = {}
+        self._reported: dict[TokenId, datetime] = {}
+        # Compared with when the id is unknown, so that both ways take the same time.
+        self._dummy = os.urandom(32)
+
+    def load(self, records: Iterable[TokenRecord]) -> None:
+        """Replace all that is known, at once.
+
+        Args:
+            records: Every usable token; what is left out is refused from now on.
+        """
+        before, self._records = self._records, {record.id: record for record in records}
+        for token_id, record in before.items():
+            now = self._records.get(token_id)
+            if record.state in USABLE and (now is None or now.state not in USABLE):
+                self.on_closed(token_id)
+
+    def add(self, record: TokenRecord) -> None:
+        """Accept one token more."""
+        self._records[record.id] = record
+
+    def remove(self, token_id: TokenId) -> None:
+        """Refuse a token from now on, and end what it has opened."""
+        if self._records.pop(token_id, None) is not None:
+            self.on_closed(token_id)
+
+    def verify(self, text: str, audience: RoleName) -> Principal:
+        """Tell who shows a token.
+
+        Args:
+            text: What was shown.
+            audience: The role whose URL it was shown at.
+
+        Raises:
+            TokenUnknownError: It is no token, not ours, or opens another role.
+            TokenRevokedError: It was revoked.
+            TokenExpiredError: Its time is over.
+        """
+        token_id = read_id(text)
+        record = None if token_id is None else self._records.get(token_id)
+        known = self._dummy if record is None else record.digest
+        matches = hmac.compare_digest(digest(text), known)
+        if record is None or not matches or record.role != audience:
+            raise TokenUnknownError("The token is not known here")
+        now = self._clock.now()
+        if now >= record.expires_at:
+            raise TokenExpiredError("The token's time is over")
+        if record.state not in USABLE:
+            raise TokenRevokedError("The token was revoked")
+        self._note_use(record, now)
+        return Principal(record.agent, record.role, record.id, record.expires_at)
+
+    def take_used(self) -> dict[TokenId, datetime]:
+        """Tell tokens that were used since the last time, each at most once a minute."""
+        used, self._used = self._used, {}
+        return used
+
+    def _note_use(self, record: TokenRecord, now: datetime) -> None:
+        reported = self._reported.get(record.id, record.last_used_at)
+        if reported is None or now - reported >= _USE_PRECISION:
+            self._reported[record.id] = now
+            self._used[record.id] = now

@@ -1,0 +1,301 @@
+"""Puts the daemon together: the only module that names concrete stores and drivers."""
+
+import os
+import secrets as randomness
+import signal
+import socket
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final, cast, final
+
+import anyio
+import anyio.to_thread
+import structlog
+from anyio.abc import TaskGroup
+from pydantic import SecretStr
+
+from orchestrator.clock import SystemClock
+from orchestrator.control.admin_server import AdminServer
+from orchestrator.control.bootstrap import Bootstraps, Caller
+from orchestrator.control.keeper import Services
+from orchestrator.control.orders import Orders
+from orchestrator.control.publish import Publisher
+from orchestrator.control.reconciler import Reconciler
+from orchestrator.control.state import ProcessRecord, StateFile
+from orchestrator.errors import LockHeldError
+from orchestrator.files import hold_lock, make_private_directory
+from orchestrator.model.desired import GatewaySettings as Listening
+from orchestrator.model.names import RoleName, SecretName
+from orchestrator.model.server import EraChoice
+from orchestrator.model.status import GatewayStatus
+from orchestrator.model.workload import WorkloadSpec
+from orchestrator.paths import Paths
+from orchestrator.runtimes.base import Process
+from orchestrator.runtimes.channel import Channel
+from orchestrator.runtimes.engine import Engine, EngineFiles
+from orchestrator.runtimes.probe import Attested, Dialogue, list_tools, probe
+from orchestrator.runtimes.supervisord import SupervisordRuntime
+from orchestrator.runtimes.variables import read_variables
+from orchestrator.secrets.resolve import SecretResolver
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from orchestrator.gateway.server import Gateway
+    from orchestrator.tokens.desk import TokenDesk
+
+BIND_SECONDS: Final = 1.0
+LOCK_SECONDS: Final = 10.0
+NOTE_USES_SECONDS: Final = 60.0
+
+
+def engine_of(paths: Paths) -> Engine:
+    """Give the process engine of a project."""
+    return Engine(EngineFiles(paths.run, paths.logs))
+
+
+@contextmanager
+def open_desk(paths: Paths) -> "Generator[TokenDesk]":
+    """Open the tokens of a project in which nothing runs.
+
+    Raises:
+        LockHeldError: Something does run.
+    """
+    # SQLAlchemy costs a quarter of a second to import; most commands never need it.
+    from orchestrator.tokens.desk import TokenDesk  # noqa: PLC0415
+    from orchestrator.tokens.store import TokenStore  # noqa: PLC0415
+    from orchestrator.tokens.verify import TokenIndex  # noqa: PLC0415
+
+    make_private_directory(paths.state)
+    with hold_lock(paths.lock):
+        clock = SystemClock()
+        store = TokenStore(paths.database, clock)
+        try:
+            yield TokenDesk(store, TokenIndex(clock), clock, paths.tokens)
+        finally:
+            store.close()
+
+
+@final
+class Daemon:
+    """The control plane and the gateway of one project, in one process."""
+
+    def __init__(self, paths: Paths) -> None:
+        """Read the state; nothing runs yet.
+
+        Raises:
+            StateCorruptError: The state is not understood.
+        """
+        self._paths = paths
+        self._clock = SystemClock()
+        self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("agentsd")
+        self._boot = randomness.token_hex(4)
+        self._state = StateFile(paths.control_state)
+        self._runtime = SupervisordRuntime(EngineFiles(paths.run, paths.logs))
+        self._publisher = Publisher(self._state)
+        self._bootstraps = Bootstraps(
+            self._runtime, self._state, self._resolve, self._converse, self._log
+        )
+        services = Services(
+            runtime=self._runtime,
+            publisher=self._publisher,
+            state=self._state,
+            probe=self._probe,
+            secrets=self._secrets,
+            clock=self._clock,
+            log=self._log,
+            changed=self._note_change,
+        )
+        self._reconciler = Reconciler(services, self._bootstraps, self._url_of)
+        self._status = GatewayStatus(url="", ready=False)
+        self._desk: TokenDesk | None = None
+        self._desk_open = anyio.Event()
+        self._changed = anyio.Event()
+
+    async def run(self) -> None:
+        """Work until SIGTERM; the instances run on."""
+        self._log.info("daemon starts", project=str(self._paths.root), boot=self._boot)
+        async with anyio.create_task_group() as group:
+            orders = Orders(
+                project=self._paths.root,
+                reconciler=self._reconciler,
+                bootstraps=self._bootstraps,
+                gateway=lambda: self._status,
+                desk=self._wait_for_desk,
+                group=group,
+            )
+            await group.start(self._reconciler.run)
+            group.start_soon(self._serve_gateway, group)
+            await group.start(
+                AdminServer(self._paths.control_socket, orders.answer, self._log).serve
+            )
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async for number in signals:
+                    self._log.info("daemon ends", signal=number.name)
+                    group.cancel_scope.cancel()
+                    break
+
+    # What the control plane asks for.
+
+    def _note_change(self) -> None:
+        event, self._changed = self._changed, anyio.Event()
+        event.set()
+
+    def _url_of(self, role: str) -> str:
+        return f"{self._status.url}/{role}/mcp" if self._status.url else ""
+
+    async def _secrets(self, spec: WorkloadSpec) -> Mapping[SecretName, SecretStr]:
+        await self._bootstraps.wait_for(spec)
+        return await self._resolve(spec)
+
+    async def _resolve(self, spec: WorkloadSpec) -> Mapping[SecretName, SecretStr]:
+        return await anyio.to_thread.run_sync(self._resolve_now, spec)
+
+    def _resolve_now(self, spec: WorkloadSpec) -> Mapping[SecretName, SecretStr]:
+        for place in (spec.env[SecretName("HOME")], spec.env[SecretName("TMPDIR")]):
+            make_private_directory(self._paths.root / place)
+        if not spec.secrets:
+            return {}
+        # supervisord, our parent, holds the variables for us without reading them.
+        variables = read_variables(os.getppid())
+        resolver = SecretResolver(self._paths.root, self._paths.state, variables)
+        return resolver.resolve_all(spec.secrets)
+
+    async def _probe(
+        self, process: Process, spec: WorkloadSpec, era: EraChoice, record: ProcessRecord | None
+    ) -> Attested:
+        startup, prefix = spec.probe.startup, self._prefix()
+        with Channel(process.directory, resume=record is not None) as channel:
+            if record is None:
+                return await probe(channel, era, prefix=prefix, startup=startup)
+            tools = await list_tools(channel, record.era, prefix=prefix, startup=startup)
+            return Attested(record.era, record.protocol_version, record.server_info, {}, tools)
+
+    def _prefix(self) -> str:
+        return f"{self._boot}-{randomness.token_hex(2)}-"
+
+    @asynccontextmanager
+    async def _converse(self, process: Process, spec: WorkloadSpec) -> AsyncGenerator[Caller]:
+        with Channel(process.directory) as channel:
+            dialogue = await Dialogue.open(channel, spec.era, prefix=self._prefix())
+            yield dialogue.call_tool
+
+    # The gateway.
+
+    async def _serve_gateway(self, group: TaskGroup) -> None:
+        """Load the data plane while the first instances start, then listen and serve."""
+        gateway, desk = await anyio.to_thread.run_sync(self._load)
+        self._desk = desk
+        self._desk_open.set()
+        async with gateway:
+            gateway.on_tools_changed = self._reconciler.note_tools_changed
+            self._publisher.attach(gateway)
+            group.start_soon(self._keep_tokens, desk)
+            listener, listening = await self._listen()
+            await group.start(gateway.serve, [listener])
+            host, port = address_of(listener)
+            self._state.update(port=port)
+            await anyio.to_thread.run_sync(desk.keep_workstation_tokens, self._role_names())
+            self._status = GatewayStatus(url=f"http://{host}:{port}", ready=True)
+            self._log.info("gateway ready", url=self._status.url, hosts=listening.hosts)
+            self._note_change()
+            await anyio.sleep_forever()
+
+    def _load(self) -> "tuple[Gateway, TokenDesk]":
+        # uvicorn, httptools and SQLAlchemy take half a second to import: that is done here, in a
+        # thread, while the instances import what they need in processes of their own.
+        from orchestrator.gateway.server import Gateway  # noqa: PLC0415
+        from orchestrator.gateway.settings import GatewaySettings  # noqa: PLC0415
+        from orchestrator.tokens.desk import TokenDesk  # noqa: PLC0415
+        from orchestrator.tokens.store import TokenStore  # noqa: PLC0415
+        from orchestrator.tokens.verify import TokenIndex  # noqa: PLC0415
+
+        listening = self._state.state.gateway
+        index = TokenIndex(self._clock)
+        store = TokenStore(self._paths.database, self._clock)
+        desk = TokenDesk(store, index, self._clock, self._paths.tokens)
+        settings = GatewaySettings(
+            version=version("bandmaster"),
+            hosts=listening.hosts if listening else (),
+            origins=listening.origins if listening else (),
+        )
+        return Gateway(index, clock=self._clock, settings=settings), desk
+
+    async def _listen(self) -> tuple[socket.socket, Listening]:
+        """Bind the gateway's address, and try again while something else has it."""
+        while True:
+            listening = self._state.state.gateway
+            if listening is None:
+                await anyio.sleep(BIND_SECONDS)
+                continue
+            try:
+                return bind(listening, self._state.state.port), listening
+            except OSError as error:
+                detail = f"{listening.host}:{listening.port} cannot be bound: {error.strerror}"
+                self._status = GatewayStatus(url="", ready=False, detail=detail)
+                self._log.error("gateway cannot listen", detail=detail)
+                self._note_change()
+                await anyio.sleep(BIND_SECONDS)
+
+    async def _wait_for_desk(self) -> "TokenDesk":
+        await self._desk_open.wait()
+        if self._desk is None:
+            raise AssertionError("opened without a desk")
+        return self._desk
+
+    async def _keep_tokens(self, desk: "TokenDesk") -> None:
+        while True:
+            await anyio.sleep(NOTE_USES_SECONDS)
+            await anyio.to_thread.run_sync(desk.note_uses)
+
+    def _role_names(self) -> tuple[RoleName, ...]:
+        return tuple(self._state.state.roles)
+
+
+def bind(listening: Listening, last_port: int = 0) -> socket.socket:
+    """Bind and listen on the gateway's address.
+
+    Args:
+        listening: The address.
+        last_port: The port to ask for first where any will do.
+
+    Raises:
+        OSError: The address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in listening.host else socket.AF_INET
+    wanted = [listening.port] if listening.port else [last_port, 0]
+    for port in wanted[:-1]:
+        try:
+            return socket.create_server((listening.host, port), family=family, backlog=1024)
+        except OSError:
+            continue
+    return socket.create_server((listening.host, wanted[-1]), family=family, backlog=1024)
+
+
+def address_of(listener: socket.socket) -> tuple[str, int]:
+    """Tell a listening socket's host, as it stands in a URL, and its port."""
+    host, port = cast("tuple[str, int]", listener.getsockname()[:2])
+    return (f"[{host}]" if ":" in host else host), port
+
+
+async def run_daemon(paths: Paths) -> None:
+    """Run the daemon of one project until SIGTERM.
+
+    Raises:
+        LockHeldError: Another one, or a command, writes this project's state.
+        StateCorruptError: The state is not understood.
+    """
+    make_private_directory(paths.state)
+    with ExitStack() as stack:
+        # A command may hold the lock for a moment.
+        give_up = anyio.current_time() + LOCK_SECONDS
+        while True:
+            try:
+                stack.enter_context(hold_lock(paths.lock))
+                break
+            except LockHeldError:
+                if anyio.current_time() > give_up:
+                    raise
+            await anyio.sleep(0.05)
+        await Daemon(paths).run()

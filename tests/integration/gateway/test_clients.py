@@ -1,0 +1,165 @@
+"""The official client, in every mode, through the gateway, to servers of either era."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, cast
+
+import anyio
+import pytest
+from mcp.shared.exceptions import MCPError
+
+if TYPE_CHECKING:
+    from integration.gateway.conftest import OpenRig
+
+    from mcp_types import CallToolResult
+    from orchestrator.model.snapshot import Era
+
+MODES = ["auto", "legacy", "2026-07-28"]
+PAIRS = [(mode, era) for mode in MODES for era in ("modern", "legacy")]
+
+
+def said(result: CallToolResult) -> str:
+    """Read the text of a result."""
+    (block,) = result.content
+    assert block.type == "text"
+    return block.text
+
+
+@pytest.mark.parametrize(("mode", "era"), PAIRS)
+async def test_client_lists_and_calls(open_rig: OpenRig, mode: str, era: str) -> None:
+    """Every pair of eras lists the role's tools in order, and calls them."""
+    async with open_rig() as rig:
+        rig.publish("treasury", await rig.start(era=cast("Era", era)))
+        async with rig.client("treasury", rig.token("treasury"), mode) as client:
+            names = [tool.name for tool in (await client.list_tools()).tools]
+            assert names[:3] == ["echo", "slow", "hold"]
+            assert "hidden" not in names
+            result = await client.call_tool("echo", {"ö": [1, None, 2.5]})
+            assert json.loads(said(result)) == {"ö": [1, None, 2.5]}
+            assert not result.is_error
+            expected = "2025-11-25" if mode == "legacy" else "2026-07-28"
+            assert client.protocol_version == expected
+            capabilities = client.server_capabilities
+            if mode != "2026-07-28":
+                assert capabilities is not None
+                assert capabilities.tools is not None
+                assert capabilities.resources is None
+                assert not capabilities.tools.list_changed
+
+
+@pytest.mark.parametrize(("mode", "era"), PAIRS)
+async def test_errors_of_the_server_pass(open_rig: OpenRig, mode: str, era: str) -> None:
+    """A tool's error result and a server's JSON-RPC error reach the agent untouched."""
+    async with open_rig() as rig:
+        rig.publish("treasury", await rig.start(era=cast("Era", era)))
+        async with rig.client("treasury", rig.token("treasury"), mode) as client:
+            result = await client.call_tool("fail", {})
+            assert result.is_error
+            assert said(result) == "it went wrong"
+            with pytest.raises(MCPError) as refused:
+                _ = await client.call_tool("refuse", {})
+            error = refused.value.error
+            assert (error.code, error.message, error.data) == (
+                -31999,
+                "no such thing",
+                {"why": "because"},
+            )
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_unknown_and_hidden_tools_look_alike(open_rig: OpenRig, mode: str) -> None:
+    """A tool outside the role and a tool that never was are refused in the same words."""
+    async with open_rig() as rig:
+        rig.publish("treasury", await rig.start())
+        async with rig.client("treasury", rig.token("treasury"), mode) as client:
+            for name in ("hidden", "absent"):
+                with pytest.raises(MCPError) as refused:
+                    _ = await client.call_tool(name, {})
+                assert refused.value.error.code == -32602
+                assert refused.value.error.message == f"Unknown tool: {name}"
+
+
+@pytest.mark.parametrize(("mode", "era"), PAIRS)
+async def test_large_result_arrives_whole(open_rig: OpenRig, mode: str, era: str) -> None:
+    """A result of 2 MB arrives whole in every mode."""
+    async with open_rig() as rig:
+        rig.publish("treasury", await rig.start(era=cast("Era", era)))
+        async with rig.client("treasury", rig.token("treasury"), mode) as client:
+            result = await client.call_tool("huge", {"size": 2_000_000})
+            assert len(said(result)) == 2_000_000
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_concurrent_calls_are_not_mixed_up(open_rig: OpenRig, mode: str) -> None:
+    """Twenty slow calls of two roles' agents at once each get their own answer."""
+    async with open_rig() as rig:
+        rig.publish("treasury", await rig.start())
+        rig.publish("monitoring", await rig.start(era="legacy"))
+        answers: dict[str, str] = {}
+
+        async def one(role: str, number: int) -> None:
+            async with rig.client(role, rig.token(role, f"agent{number}"), mode) as client:
+                word = f"{role}-{number}"
+                seconds = 0.3 - number * 0.02
+                result = await client.call_tool("slow", {"seconds": seconds, "word": word})
+                answers[word] = said(result)
+
+        async with anyio.create_task_group() as group:
+            for number in range(10):
+                group.start_soon(one, "treasury", number)
+                group.start_soon(one, "monitoring", number)
+        assert len(answers) == 20
+        assert all(word == answer for word, answer in answers.items())
+
+
+@pytest.mark.parametrize(("mode", "era"), PAIRS)
+async def test_request_id_crosses_every_hop(open_rig: OpenRig, mode: str, era: str) -> None:
+    """The server sees the gateway's id and the caller's trace, and no other connection's facts."""
+    async with open_rig() as rig:
+        rig.publish("treasury", await rig.start(era=cast("Era", era)))
+        async with rig.client("treasury", rig.token("treasury"), mode) as client:
+            result = await client.call_tool("meta", {}, meta={"traceparent": "00-ab-cd-01"})
+        seen = cast("dict[str, dict[str, object]]", json.loads(said(result)))
+        meta = seen["meta"]
+        (record,) = [record for record in rig.recorder.records if record.tool == "meta"]
+        assert meta["dev.bandmaster/requestId"] == record.request_id
+        assert meta["traceparent"] == "00-ab-cd-01"
+        assert "progressToken" not in meta
+        told = meta.get("io.modelcontextprotocol/clientInfo")
+        assert told == (None if era == "legacy" else {"name": "bandmaster", "version": "0"})
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_wrong_token_is_told(open_rig: OpenRig, mode: str) -> None:
+    """A client with a token of another role learns that its token is not valid."""
+    async with open_rig() as rig:
+        rig.publish("treasury", await rig.start())
+        with pytest.raises(MCPError, match="token is not valid here"):
+            async with rig.client("treasury", rig.token("monitoring"), mode) as client:
+                _ = await client.list_tools()
+
+
+async def test_legacy_client_survives_a_restart_of_the_instance(open_rig: OpenRig) -> None:
+    """A client opened before a change of the instance goes on without opening again."""
+    async with open_rig() as rig:
+        first = await rig.start()
+        rig.publish("treasury", first)
+        async with rig.client("treasury", rig.token("treasury"), "legacy") as client:
+            _ = await client.call_tool("echo", {})
+            first.stop()
+            rig.gateway.lose(first.ref("treasury.tools.g1").workload, first.process.pid, "killed")
+            rig.publish("treasury", await rig.start())
+            assert said(await client.call_tool("echo", {"again": 1})) == '{"again": 1}'
+
+
+async def test_capability_that_is_not_relayed_is_told(open_rig: OpenRig) -> None:
+    """A tool that asks its caller for input ends as an error that names what is missing."""
+    async with open_rig() as rig:
+        rig.publish("treasury", await rig.start())
+        async with rig.client("treasury", rig.token("treasury"), "2026-07-28") as client:
+            result = await client.call_tool("ask", {})
+        assert result.is_error
+        told = cast("dict[str, object]", result.structured_content)
+        assert told["category"] == "not_available"
+        assert json.loads(said(result)) == told

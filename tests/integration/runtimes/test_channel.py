@@ -1,0 +1,228 @@
+"""Lines over two real FIFOs, to real processes."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from orchestrator.errors import TargetUnavailableError, UpstreamProtocolError
+from orchestrator.runtimes.channel import Channel
+
+Starter = Callable[..., subprocess.Popen[bytes]]
+MEGABYTE = 1024 * 1024
+
+
+@pytest.fixture
+def fifos(directory: Path) -> Path:
+    """Make two FIFOs that nobody has opened."""
+    for name in ("in", "out"):
+        os.mkfifo(directory / name, 0o600)
+    return directory
+
+
+async def test_a_line_there_and_back(directory: Path, stdio: Starter) -> None:
+    """What is sent arrives as one line, and what comes back has no newline."""
+    _ = stdio("program.py", "echo")
+    with anyio.fail_after(10), Channel(directory) as channel:
+        await channel.send(b'{"a": 1}')
+        assert await channel.receive() == b'{"a": 1}'
+
+
+async def test_a_line_of_twenty_megabytes(directory: Path, stdio: Starter) -> None:
+    """A very long line passes whole, in time that grows with its length only."""
+    _ = stdio("program.py", "echo")
+    line = os.urandom(10 * MEGABYTE).hex().encode()
+    with anyio.fail_after(20), Channel(directory) as channel:
+        begun = time.perf_counter()
+        async with anyio.create_task_group() as tasks:
+            _ = tasks.start_soon(channel.send, line)
+            assert await channel.receive() == line
+        assert time.perf_counter() - begun < 5
+
+
+async def test_ten_thousand_short_lines(directory: Path, stdio: Starter) -> None:
+    """Many short lines come in order, none lost."""
+    _ = stdio("program.py", "flood", "10000")
+    with anyio.fail_after(20), Channel(directory) as channel:
+        for number in range(10_000):
+            assert await channel.receive() == b'{"n":%d}' % number
+
+
+async def test_lines_of_many_senders_do_not_mix(directory: Path, stdio: Starter) -> None:
+    """Concurrent senders of lines longer than the pipe each get their line through whole."""
+    _ = stdio("program.py", "echo")
+    lines = {bytes([letter]) * (2 * MEGABYTE) for letter in b"abcdef"}
+    with anyio.fail_after(20), Channel(directory) as channel:
+        async with anyio.create_task_group() as tasks:
+            for line in lines:
+                _ = tasks.start_soon(channel.send, line)
+            assert {await channel.receive() for _ in lines} == lines
+
+
+async def test_a_cancelled_sender_leaves_no_half_line(fifos: Path) -> None:
+    """What a cancelled sender had begun is finished by the next one."""
+    with anyio.fail_after(20), Channel(fifos) as channel:
+        with anyio.move_on_after(0.05) as scope:
+            await channel.send(b"a" * (3 * MEGABYTE))
+        assert scope.cancelled_caught
+        with anyio.move_on_after(0.05):
+            await channel.send(b"never written")
+        reader = os.open(fifos / "in", os.O_RDWR | os.O_NONBLOCK)
+        try:
+            async with anyio.create_task_group() as tasks:
+                _ = tasks.start_soon(channel.send, b"second")
+                read = b""
+                while not read.endswith(b"second\n"):
+                    try:
+                        read += os.read(reader, MEGABYTE)
+                    except BlockingIOError:
+                        await anyio.wait_readable(reader)
+        finally:
+            os.close(reader)
+    assert read == b"a" * (3 * MEGABYTE) + b"\nsecond\n"
+
+
+async def test_the_server_sees_no_end_when_we_go(directory: Path, stdio: Starter) -> None:
+    """Closing the channel does not end the server; a new channel talks to the same process."""
+    process = stdio("program.py", "echo")
+    with anyio.fail_after(10):
+        with Channel(directory) as channel:
+            await channel.send(b"first")
+            assert await channel.receive() == b"first"
+        with Channel(directory, resume=True) as channel:
+            await channel.send(b'{"second": 2}')
+            assert await channel.receive() == b'{"second": 2}'
+    assert process.poll() is None
+
+
+async def test_resume_drops_the_rest_of_a_half_read_line(fifos: Path) -> None:
+    """A new reader drops what it cannot have the beginning of, and nothing else."""
+    writer = os.open(fifos / "out", os.O_RDWR)
+    try:
+        _ = os.write(writer, b'":{"x":{}}}}\n{"id":1}\n')
+        with anyio.fail_after(10), Channel(fifos, resume=True) as channel:
+            assert await channel.receive() == b'{"id":1}'
+        _ = os.write(writer, b'{"id":2}\nrubbish\n')
+        with anyio.fail_after(10), Channel(fifos, resume=True) as channel:
+            assert await channel.receive() == b'{"id":2}'
+            assert await channel.receive() == b"rubbish"
+    finally:
+        os.close(writer)
+
+
+async def test_resume_ends_a_half_written_line(fifos: Path) -> None:
+    """The first thing that a new writer writes is a newline."""
+    reader = os.open(fifos / "in", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        with anyio.fail_after(10), Channel(fifos, resume=True) as channel:
+            await channel.send(b"a")
+            await channel.send(b"b")
+        assert os.read(reader, 100) == b"\na\nb\n"
+    finally:
+        os.close(reader)
+
+
+async def test_blank_lines_are_skipped(fifos: Path) -> None:
+    """An empty line, and one with blanks only, is nothing."""
+    writer = os.open(fifos / "out", os.O_RDWR)
+    try:
+        _ = os.write(writer, b"\n\r\n  \na")
+        with anyio.fail_after(10), Channel(fifos) as channel:
+            async with anyio.create_task_group() as tasks:
+
+                async def finish() -> None:
+                    await anyio.wait_all_tasks_blocked()
+                    _ = os.write(writer, b"b\n")
+
+                _ = tasks.start_soon(finish)
+                assert await channel.receive() == b"ab"
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+async def test_a_line_over_the_limit_is_an_error(fifos: Path, end: bytes) -> None:
+    """A line that grows over the limit is an error as soon as that is known."""
+    writer = os.open(fifos / "out", os.O_RDWR)
+    try:
+        _ = os.write(writer, b"x" * 1001 + end)
+        with anyio.fail_after(10), Channel(fifos, limit_bytes=1000) as channel:
+            with pytest.raises(UpstreamProtocolError, match="more than 1000 bytes"):
+                _ = await channel.receive()
+    finally:
+        os.close(writer)
+
+
+async def test_a_line_with_a_newline_is_not_sent(fifos: Path) -> None:
+    """One call sends one line."""
+    with Channel(fifos) as channel, pytest.raises(ValueError, match="no newline"):
+        await channel.send(b"a\nb")
+
+
+async def test_closing_wakes_who_waits(fifos: Path) -> None:
+    """Receiver and sender that wait when the channel is closed are told so."""
+    channel = Channel(fifos)
+    ended: list[str] = []
+
+    async def receive() -> None:
+        with pytest.raises(anyio.ClosedResourceError):
+            _ = await channel.receive()
+        ended.append("receiver")
+
+    async def send() -> None:
+        with pytest.raises(anyio.ClosedResourceError):
+            await channel.send(b"x" * (3 * MEGABYTE))
+        ended.append("sender")
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            _ = tasks.start_soon(receive)
+            _ = tasks.start_soon(send)
+            await anyio.wait_all_tasks_blocked()
+            channel.close()
+            channel.close()
+        assert sorted(ended) == ["receiver", "sender"]
+        with pytest.raises(anyio.ClosedResourceError):
+            _ = await channel.receive()
+        with pytest.raises(anyio.ClosedResourceError):
+            await channel.send(b"x")
+
+
+def test_fifos_that_are_not_there(directory: Path) -> None:
+    """Missing FIFOs are a target that is not there; nothing is left open."""
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(TargetUnavailableError, match="cannot be opened"):
+        _ = Channel(directory)
+    os.mkfifo(directory / "in")
+    _ = (directory / "out").write_bytes(b"")
+    with pytest.raises(TargetUnavailableError, match="not a FIFO"):
+        _ = Channel(directory)
+    (directory / "out").unlink()
+    (directory / "out").symlink_to(directory / "in")
+    with pytest.raises(TargetUnavailableError):
+        _ = Channel(directory)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_flood_lets_others_run(directory: Path, stdio: Starter) -> None:
+    """While a server writes without pause other tasks still get their turn."""
+    _ = stdio("program.py", "flood", "300000")
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.sleep(0)
+
+    with anyio.fail_after(20), Channel(directory) as channel:
+        async with anyio.create_task_group() as tasks:
+            _ = tasks.start_soon(count)
+            for _ in range(300_000):
+                _ = await channel.receive()
+            tasks.cancel_scope.cancel()
+    assert turns > 3

@@ -1,0 +1,1 @@
+"""A reference wallet MCP server with an embedded development ledger."""

@@ -1,0 +1,1 @@
+"""Wallet keys, policies, agent tokens, signing and the audit trail."""

@@ -1,0 +1,1 @@
+"""EVM addresses, amounts and transactions, without I/O."""

@@ -1,0 +1,1 @@
+"""The embedded development ledger behind its seam."""

@@ -1,0 +1,1 @@
+"""The sixteen tools and how they are bound to their services."""
