@@ -13,11 +13,8 @@ answers at once, so that the server's own time does not hide the gateway's.
 """
 
 import argparse
-import asyncio
-import json
 import logging
 import os
-import resource
 import socket
 import statistics
 import subprocess
@@ -28,7 +25,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
+from typing import BinaryIO, cast
 
 import structlog
 import uvloop
@@ -39,9 +36,8 @@ from orchestrator.model.base import JsonObject
 from orchestrator.model.names import AgentName, RoleName, ServerName, WorkloadName
 from orchestrator.model.snapshot import Route, Snapshot, TargetRef
 from orchestrator.protocol import jsonrpc, mcp
-from orchestrator.tokens.mint import digest
+from orchestrator.tokens.mint import digest, mint, read_id
 from orchestrator.tokens.record import TokenRecord
-from orchestrator.tokens.mint import read_id
 from orchestrator.tokens.verify import TokenIndex
 
 ROOT = Path(__file__).parents[1]
@@ -131,15 +127,20 @@ def measure(ask: Callable[[int], None], calls: int) -> list[float]:
     return times
 
 
-async def serve(descriptor: int, directory: str, pid: int, token: str, log: str) -> None:
+def write_line(event: JsonObject, **_: object) -> bytes:
+    """Write one log line."""
+    return jsonrpc.encode(event)
+
+
+async def serve(descriptor: int, directory: str, pid: int, token: str, log: BinaryIO) -> None:
     """Be the gateway's process."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.JSONRenderer(serializer=lambda v, **_: jsonrpc.encode(v)),
+            structlog.processors.JSONRenderer(serializer=write_line),
         ],
-        logger_factory=structlog.BytesLoggerFactory(Path(log).open("ab")),  # noqa: SIM115
+        logger_factory=structlog.BytesLoggerFactory(log),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
@@ -181,15 +182,15 @@ def main() -> None:
     _ = parser.add_argument("--sdk", action="store_true")
     _ = parser.add_argument("--serve", nargs=5)
     options = parser.parse_args()
-    if options.serve:
-        descriptor, directory, pid, token, log = cast("list[str]", options.serve)
-        uvloop.run(serve(int(descriptor), directory, int(pid), token, log))
+    arguments = cast("list[str] | None", options.serve)
+    if arguments:
+        descriptor, directory, pid, token, log = arguments
+        with Path(log).open("ab") as file:
+            uvloop.run(serve(int(descriptor), directory, int(pid), token, file))
         return
-    from orchestrator.tokens.mint import mint
-
     calls, rounds = cast("int", options.calls), cast("int", options.rounds)
     command = [sys.executable, "-c", PLAIN]
-    if options.sdk:
+    if cast("bool", options.sdk):
         command = [sys.executable, str(ROOT / "tests/servers/tools.py")]
     processes: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="bm-", dir="/tmp") as name:
@@ -215,7 +216,7 @@ def main() -> None:
             processes.append(gateway)
             ways = {
                 "direct": direct_caller(alone_directory),
-                "gateway": http_caller(listener.getsockname()[1], token),
+                "gateway": http_caller(cast("int", listener.getsockname()[1]), token),
             }
             for ask in ways.values():
                 _ = measure(ask, 300)
@@ -237,7 +238,8 @@ def main() -> None:
             for way in ways:
                 p50, p99 = statistics.median(medians[way]), statistics.median(tails[way])
                 print(f"{way:8} p50 {p50:.3f} ms   p99 {p99:.3f} ms")
-            print(f"added    p50 {statistics.median(added):.3f} ms (rounds: {[round(x, 3) for x in added]})")
+            shown = ", ".join(f"{value:.3f}" for value in added)
+            print(f"added    p50 {statistics.median(added):.3f} ms   (rounds: {shown})")
             print(f"gateway CPU per call {used / (calls * rounds) * 1e6:.0f} us")
         finally:
             for process in processes:

@@ -103,6 +103,7 @@ class Daemon:
             state=self._state,
             probe=self._probe,
             secrets=self._secrets,
+            log_of=self._paths.log_of,
             clock=self._clock,
             log=self._log,
             changed=self._note_change,

@@ -4,6 +4,7 @@ Only what `--help` needs is imported here; every command imports its own work wh
 help and `status` stay quick.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -235,12 +236,18 @@ def main() -> None:
         from orchestrator.cli.report import report
 
         sys.exit(report(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
     except BrokenPipeError:
         # Whoever read our output has enough. Python would complain once more at its end.
         sys.stdout = None
         sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:  # the last place: a user gets a sentence, never a traceback
+        if "AGENTS_DEBUG" in os.environ:
+            raise
+        from orchestrator.cli.report import report_unexpected
+
+        sys.exit(report_unexpected(error))
 
 
 if __name__ == "__main__":

@@ -42,3 +42,13 @@ def report(error: AgentsError) -> int:
     if error.hint:
         note(error.hint)
     return status
+
+
+def report_unexpected(error: Exception) -> int:
+    """Tell an error that nobody expected, by its kind only: its text may hold anything."""
+    if isinstance(error, OSError) and isinstance(error.filename, str):
+        note(f"agents: {error.filename}: {error.strerror}")
+        return AgentsError.exit_code
+    note(f"agents: unexpected {type(error).__name__}; this is a mistake in Bandmaster")
+    note("Set AGENTS_DEBUG=1 to see where it happened, and please report it.")
+    return AgentsError.exit_code

@@ -9,6 +9,7 @@ from orchestrator.model.names import ToolName
 from orchestrator.model.workload import WorkloadSpec
 
 _NAMED: Final = 10
+_SHOWN: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def attest(spec: WorkloadSpec, listed: tuple[JsonObject, ...]) -> Attestation:
     outside = sorted(name for name in names if name in spec.known and name not in spec.tools)
     excess = unknown if spec.cut else [*unknown, *outside]
     if excess:
-        shown = ", ".join(excess[:_NAMED]) + (" ..." if len(excess) > _NAMED else "")
+        shown = ", ".join(map(_show, excess[:_NAMED])) + (" ..." if len(excess) > _NAMED else "")
         kind = "that its server file does not name" if excess == unknown else "it must not have"
         bands = ", ".join(spec.bands)
         raise AttestationError(
@@ -52,3 +53,9 @@ def attest(spec: WorkloadSpec, listed: tuple[JsonObject, ...]) -> Attestation:
         )
     kept = tuple(tool for tool in listed if tool["name"] in spec.tools)
     return Attestation(kept, tuple(sorted(spec.tools.keys() - set(names))))
+
+
+def _show(name: str) -> str:
+    """Shorten a name that a server may have chosen to trouble whoever reads it on a terminal."""
+    cut = name if len(name) <= _SHOWN else name[:_SHOWN] + "..."
+    return "".join(letter if letter.isprintable() else "?" for letter in cut)

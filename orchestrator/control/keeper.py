@@ -4,6 +4,7 @@ import random
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final, final
 
@@ -13,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from orchestrator.clock import Clock
 from orchestrator.control.attest import Attestation, attest
+from orchestrator.control.last_words import end_of, last_words
 from orchestrator.control.lifecycle import History, Silence, after_failure, after_silence
 from orchestrator.control.publish import Publisher
 from orchestrator.control.race import unless
@@ -52,6 +54,7 @@ class Services:
         probe: Asks a process for its tools over its own channel, before it has traffic; a record
             says that an earlier run opened it already.
         secrets: Resolves the secrets of a spec, complete; raises SecretError.
+        log_of: Tells where a role's instance writes its log.
         clock: Time.
         log: Structured log.
         changed: Called after every change that a person would see.
@@ -62,6 +65,7 @@ class Services:
     state: StateFile
     probe: Callable[[Process, WorkloadSpec, EraChoice, ProcessRecord | None], Awaitable[Attested]]
     secrets: Callable[[WorkloadSpec], Awaitable[Mapping[SecretName, SecretStr]]]
+    log_of: Callable[[str], Path]
     clock: Clock
     log: FilteringBoundLogger
     changed: Callable[[], None]
@@ -90,6 +94,8 @@ class Keeper:
         self._record: ProcessRecord | None = None
         self._attested = Attestation((), ())
         self._history = History()
+        self._secrets: Mapping[SecretName, SecretStr] = {}
+        self._log_begin = 0
         self._ready_since: float | None = None
         self._retry_at: float | None = None
         self._failed_once = False
@@ -202,12 +208,13 @@ class Keeper:
             # Launched, and nobody remembers how far it came: it never had traffic from us.
             await self._kill(observed.pid)
         services.state.drop_process(spec.name)
-        secrets = await services.secrets(spec)
+        self._secrets = await services.secrets(spec)
+        self._log_begin = end_of(services.log_of(spec.role))
         await services.runtime.start(spec)
         self.process = None
         self._record = None
         self._ends.clear()
-        self.process = await services.runtime.launch(spec, secrets)
+        self.process = await services.runtime.launch(spec, self._secrets)
         self._log.info("instance launched", pid=self.process.pid)
         services.changed()
         return self.process
@@ -326,7 +333,7 @@ class Keeper:
         sentence = f"it ended by itself ({describe_exit(code)})"
         if process is not None:
             self._services.publisher.lose(self.spec.name, process.pid, sentence)
-        await self._wait_before_retry(sentence, code)
+        await self._wait_before_retry(sentence + self._last_words(), code)
 
     async def _after_failure(self, error: AgentsError) -> None:
         """A process never became ready, or could not be launched."""
@@ -336,7 +343,13 @@ class Keeper:
             self._services.publisher.lose(self.spec.name, self.process.pid, str(error))
             self.process = None
         code = error.exit if isinstance(error, _EndedError) else None
-        await self._wait_before_retry(str(error), code, error.hint or "")
+        words = self._last_words() if isinstance(error, _EndedError) else ""
+        await self._wait_before_retry(str(error) + words, code, error.hint or "")
+
+    def _last_words(self) -> str:
+        log = self._services.log_of(self.spec.role)
+        words = last_words(log, self._log_begin, self._secrets.values())
+        return f"; its last words: {words}" if words else ""
 
     async def _wait_before_retry(self, detail: str, code: int | None, hint: str = "") -> None:
         services, spec = self._services, self.spec
@@ -361,17 +374,18 @@ class Keeper:
         )
         self.restarts += 1
         logs = f"See `agents logs {spec.role}`; `agents restart {spec.role}` tries again at once."
+        hint = f"{hint} {logs}".lstrip()
         if verdict.gives_up:
             self._move(
                 Phase.FAILED,
                 f"{detail}; given up after {self._history.failures} failures",
-                hint or logs,
+                hint,
             )
             await services.runtime.stop(spec.name, spec.stop.grace)
             await anyio.sleep_forever()
         phase = Phase.CRASH_LOOPING if verdict.looping else Phase.BACKOFF
         self._retry_at = now + verdict.delay
-        self._move(phase, detail, hint or logs)
+        self._move(phase, detail, hint)
         await anyio.sleep(verdict.delay)
         self._retry_at = None
 

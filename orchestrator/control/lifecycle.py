@@ -21,11 +21,11 @@ IDLE_CALL_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What went wrong with a workload since it was last stable.
+    """What went wrong with a workload.
 
     Attributes:
-        failures: Failures in a row.
-        ends: Monotonic seconds of the failures within the loop window.
+        failures: Failures in a row, since it was last stable.
+        ends: Monotonic seconds of all failures within the loop window.
         config_exits: Configuration exits in a row.
         delay: The delay that the last verdict asked for, in seconds.
     """
@@ -75,7 +75,8 @@ def after_failure(  # noqa: PLR0913  each is a fact of its own, all are needed
     """
     stable = max(policy.stable_after.total_seconds(), 2 * history.delay)
     if ready_for is not None and ready_for >= stable:
-        history = History()
+        # The ends stay: a process that is stable for a while each time may still be in a loop.
+        history = History(ends=history.ends)
     failures = history.failures + 1
     ends = (*(end for end in history.ends if now - end < LOOP_WINDOW_SECONDS), now)
     config_exits = history.config_exits + 1 if code in CONFIG_EXITS else 0
@@ -83,11 +84,11 @@ def after_failure(  # noqa: PLR0913  each is a fact of its own, all are needed
     longest = policy.backoff_max.total_seconds()
     if looping and config_exits:
         delay = longest
-    elif failures == 1:
+    elif failures == 1 and not looping:
         delay = 0.0
     else:
         # The exponent is bounded so that the power stays a small number.
-        doubled = policy.backoff.total_seconds() * 2.0 ** min(failures - 2, 40)
+        doubled = policy.backoff.total_seconds() * 2.0 ** max(0, min(failures - 2, 40))
         delay = min(longest, doubled) * (0.5 + 0.5 * jitter)
     gives_up = bool(policy.give_up_after) and failures >= policy.give_up_after
     return History(failures, ends, config_exits, delay), Verdict(delay, looping, gives_up)
@@ -127,8 +128,14 @@ def after_silence(
         The silence with this look in it, and whether the workload is wedged.
     """
     since = now if silence.busy_since is None else silence.busy_since
-    busy = worked - silence.worked > 0.01 and now - since < BUSY_SECONDS  # noqa: PLR2004  one tick
-    young = pulse.oldest_call is not None and now - pulse.oldest_call < IDLE_CALL_SECONDS
+    silent = now - since
+    busy = worked - silence.worked > 0.01 and silent < BUSY_SECONDS  # noqa: PLR2004  one tick
+    # Callers that give up are followed by others: the oldest call alone may stay young for ever.
+    young = (
+        pulse.oldest_call is not None
+        and now - pulse.oldest_call < IDLE_CALL_SECONDS
+        and silent < IDLE_CALL_SECONDS
+    )
     if busy or young:
         return Silence(0, since, worked), False
     misses = silence.misses + 1

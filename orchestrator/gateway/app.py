@@ -17,10 +17,10 @@ from orchestrator.gateway.filters.claim import Claim
 from orchestrator.gateway.filters.disclose import Disclose
 from orchestrator.gateway.filters.parse import Parse
 from orchestrator.gateway.filters.record import Record, Recorder
+from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.settings import Common, GatewaySettings
 from orchestrator.gateway.table import Table
-from orchestrator.gateway.upstream.relay import Relay
-from orchestrator.model.base import Json  # noqa: TC001
+from orchestrator.model.base import Json
 from orchestrator.model.names import RoleName
 from orchestrator.protocol import jsonrpc
 from orchestrator.tokens.mint import PREFIX

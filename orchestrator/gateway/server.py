@@ -131,7 +131,8 @@ class Gateway:
         group.cancel_scope.cancel()
         if isinstance(error, Exception):
             # The owner's own error is no failure of a target: it passes as it is, in no group.
-            kind = error = trace = None
+            _ = await group.__aexit__(None, None, None)
+            return None
         return await group.__aexit__(kind, error, trace)
 
     def _open_target(self, ref: TargetRef) -> Target:

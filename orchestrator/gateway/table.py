@@ -222,7 +222,7 @@ def _tools_of(route: Route, before: Place | None) -> Mapping[str, Tool]:
     if (
         before is not None
         and before.route.tools is route.tools
-        and before.route.classes is route.classes
+        and before.route.classes == route.classes
     ):
         return before.tools
     tools: dict[str, Tool] = {}

@@ -14,7 +14,7 @@ FORMS = "env:NAME, dotenv:/absolute/.env#NAME or file:/absolute/path"
 
 _ENV = re.compile(r"env:(?P<name>[A-Za-z_][A-Za-z0-9_]{0,127})")
 _DOTENV = re.compile(
-    r"dotenv:(?://)?(?P<path>(?:/|\{state\}/|\{project\}/)[^#]*)#(?P<name>[A-Za-z_]\w*)"
+    r"dotenv:(?://)?(?P<path>(?:/|\{state\}/|\{project\}/).*)#(?P<name>[A-Za-z_]\w*)"
 )
 _FILE = re.compile(r"file:(?://)?(?P<path>(?:/|\{state\}/|\{project\}/).+)")
 

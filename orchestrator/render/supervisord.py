@@ -16,8 +16,6 @@ from orchestrator.errors import SettingsError
 CONTROL_PROGRAM = "agentsd"
 PROGRAM_FILES = "conf.d/*.conf"
 
-# Below 250 workloads of three descriptors each. It also raises the engine's own limit.
-_DESCRIPTORS = 4096
 # The engine never gives up by itself; when to stop trying is decided above it.
 _RETRIES = 1_000_000
 _LINE = re.compile(r"[^\x00-\x1f\x7f]*")
@@ -65,6 +63,7 @@ class EngineFacts:
         user: User name of the engine's socket.
         password_sha1: SHA-1 of its password, in hexadecimal.
         root: Whether the engine will run as root.
+        descriptors: How many it may open: three a workload, and some.
     """
 
     run: str
@@ -72,6 +71,7 @@ class EngineFacts:
     user: str
     password_sha1: str
     root: bool
+    descriptors: int = 1024
 
 
 def main_file(engine: EngineFacts, control: ControlProgram | None) -> str:
@@ -99,7 +99,7 @@ def main_file(engine: EngineFacts, control: ControlProgram | None) -> str:
         f"childlogdir={_value(run)}",
         "nocleanup=true",
         "umask=077",
-        f"minfds={_DESCRIPTORS}",
+        f"minfds={engine.descriptors}",
         *(["user=root"] if engine.root else []),
         "",
         "[unix_http_server]",

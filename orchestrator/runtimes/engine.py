@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 import secrets
 import signal
 import sys
@@ -14,6 +15,7 @@ from shutil import rmtree
 from typing import final
 
 import anyio
+from anyio.to_thread import run_sync
 from pydantic import SecretStr
 
 from orchestrator.errors import RuntimeUnavailableError, SettingsError
@@ -25,6 +27,7 @@ from orchestrator.files import (
 )
 from orchestrator.render.supervisord import CONTROL_PROGRAM, ControlProgram, EngineFacts, main_file
 from orchestrator.runtimes import variables
+from orchestrator.runtimes.fence import end_orphan
 from orchestrator.runtimes.rpc import USER, EngineFaultError, EngineRpc
 
 SEAT = Path(__file__).parents[1] / "shim" / "seat.py"
@@ -34,6 +37,7 @@ _SOCKET_BYTES = 95
 _START_SECONDS = 20.0
 _CONTROL_SECONDS = 45.0
 _LAST_LINES = 5
+_DESCRIPTORS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +170,7 @@ class Engine:
             except BaseException:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                _reap(pid)
+                _ = _reap(pid)
                 raise
             return pid
 
@@ -194,8 +198,8 @@ class Engine:
                 await anyio.wait_readable(process)
             finally:
                 os.close(process)
-            _reap(pid)
-            self._clear()
+            _ = _reap(pid)
+            await run_sync(self._clear)
 
     async def _stop_programs(self, grace: timedelta) -> None:
         with anyio.move_on_after(_CONTROL_SECONDS):
@@ -222,6 +226,7 @@ class Engine:
             # SHA-1 is the one form that supervisord knows; 256 random bits have no dictionary.
             password_sha1=hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest(),
             root=os.geteuid() == 0,
+            descriptors=min(_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
         )
         program = None
         if control is not None:
@@ -284,7 +289,9 @@ class Engine:
         return " / ".join(lines) or "it said nothing"
 
     def _clear(self) -> None:
-        """Remove what only a running engine needs."""
+        """Remove what only a running engine needs, and end what escaped it."""
+        for path in (self.files.run / "fences").glob("*.lock"):
+            _ = end_orphan(path)
         for path in (self.files.socket, self.files.key, self.files.configuration):
             path.unlink(missing_ok=True)
         for path in self.files.programs.glob("*.conf"):

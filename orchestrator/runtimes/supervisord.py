@@ -33,6 +33,7 @@ _POLL_SECONDS = 30.0
 _KILL_SECONDS = 10.0
 _RETRY_SECONDS = 0.003
 _STRANGERS = 5
+_REMOVALS = 5
 
 
 class _Message(BaseModel):
@@ -114,8 +115,7 @@ class SupervisordRuntime(Runtime):
         if not path.exists() or path.read_bytes() != text:
             if name in known:
                 await self._end(name, spec.stop.grace)
-                await self._remove(name)
-                known.pop(name)
+                _ = known.pop(name)
             write_atomically(path, text)
         if name not in known:
             await self._add(name)
@@ -155,7 +155,6 @@ class SupervisordRuntime(Runtime):
     async def stop(self, name: WorkloadName, grace: timedelta) -> None:
         if any(program.name == name for program in await self._programs()):
             await self._end(name, grace)
-            await self._remove(name)
         self._configuration(name).unlink(missing_ok=True)
         shutil.rmtree(self._files.seat(name), ignore_errors=True)
         await run_sync(end_orphan, self._files.fence(name))
@@ -265,8 +264,21 @@ class SupervisordRuntime(Runtime):
             return str(error)
 
     async def _end(self, name: WorkloadName, grace: timedelta) -> None:
+        """Have the engine end a program and forget it."""
+        for _ in range(_REMOVALS):
+            await self._quit(name, grace.total_seconds())
+            try:
+                _ = await self._ask("supervisor.removeProcessGroup", name, patience=0)
+            except EngineFaultError as error:
+                if error.number == rpc.STILL_RUNNING:
+                    continue  # it had ended by itself, and was started again in between
+                if error.number != rpc.BAD_NAME:
+                    raise RuntimeUnavailableError(f"the engine keeps {name}: {error}") from error
+            return
+        raise RuntimeUnavailableError(f"{name} is started again and again while it is stopped")
+
+    async def _quit(self, name: WorkloadName, seconds: float) -> None:
         """Ask a program to end, wait, kill its process group, wait."""
-        seconds = grace.total_seconds()
         await self._call_unless(rpc.NOT_RUNNING, "supervisor.stopProcess", name, False)  # noqa: FBT003 - positional by protocol
         if await self._settled(name, seconds):
             return
@@ -288,9 +300,6 @@ class SupervisordRuntime(Runtime):
             self._configuration(name).unlink(missing_ok=True)  # it would block all others
             raise
         await self._call_unless(rpc.ALREADY_ADDED, "supervisor.addProcessGroup", name)
-
-    async def _remove(self, name: WorkloadName) -> None:
-        await self._call_unless(rpc.BAD_NAME, "supervisor.removeProcessGroup", name)
 
     # --- the engine --------------------------------------------------------------------------
 

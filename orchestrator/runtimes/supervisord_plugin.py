@@ -61,12 +61,15 @@ class ProcessGroup(Protocol):
 
     processes: dict[str, Process]
 
+    def stop_all(self) -> None:
+        """Ask all its processes to end."""
+        ...
+
 
 class Options(Protocol):
     """What is used of supervisor.options.ServerOptions."""
 
     pidhistory: dict[int, Process]
-    minfds: int
     waitpid: Callable[[], tuple[int | None, int | None]]
     cleanup: Callable[[], None]
 
@@ -195,7 +198,8 @@ class Api:
         self._supervisord = supervisord
         self._exits = Exits(supervisord.options)
         supervisord.options.waitpid = self._exits.waitpid
-        _subscribe(self._shorten_delay)
+        _subscribe(events.ProcessStateBackoffEvent, self._shorten_delay)
+        _subscribe(events.SupervisorStoppingEvent, self._stop_all)
 
     def exits(self, boot: str, since: int, patience: float) -> Deferred | str | bool:
         """Wait for a child's end; answers at once when the boot is not the present one.
@@ -285,6 +289,11 @@ class Api:
         slow = process.backoff > QUICK_RESPAWNS
         process.delay = time.time() + SLOW_RESPAWN_SECONDS if slow else 0.0
 
+    def _stop_all(self, _event: object) -> None:
+        """Stop all programs side by side; supervisord alone stops one after the other."""
+        for group in self._supervisord.process_groups.values():
+            group.stop_all()
+
 
 def kill_group(group: int, number: int) -> bool:
     """Signal a process group; tells whether there was one."""
@@ -299,8 +308,8 @@ def _socket_map() -> dict[int, object]:
     return cast("dict[int, object]", asyncore_25.socket_map)
 
 
-def _subscribe(callback: Callable[[BackoffEvent], None]) -> None:
-    events.subscribe(events.ProcessStateBackoffEvent, callback)  # pyright: ignore[reportUnknownMemberType] - supervisor has no types
+def _subscribe(kind: type, callback: Callable[[BackoffEvent], None]) -> None:
+    events.subscribe(kind, callback)  # pyright: ignore[reportUnknownMemberType] - supervisor has no types
 
 
 def _prepare_child_descriptors(self: Subprocess) -> None:

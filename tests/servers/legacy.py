@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 NOTES = Path(sys.argv[1])
-NAMES = ("echo", "rubbish", "twice", "nan", "big", "stranger", "asks", "changed", "deaf")
+NAMES = ("echo", "rubbish", "twice", "nan", "big", "stranger", "asks", "changed", "last")
 Message = dict[str, object]
 
 
@@ -53,10 +53,6 @@ def call(request: Message) -> None:
         send({"jsonrpc": "2.0", "id": "q2", "method": "sampling/createMessage", "params": {}})
     if name == "changed":
         send({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
-    if name == "deaf":
-        while True:
-            _ = sys.stdin.buffer.raw.read(0)
-            os.kill(os.getpid(), 19)
     answer(request, text(json.dumps(params)))
 
 
@@ -67,7 +63,10 @@ def main() -> None:
             continue
         with (NOTES / "received").open("a") as file:
             _ = file.write(line)
-        message = cast("Message", json.loads(line))
+        try:
+            message = cast("Message", json.loads(line))
+        except ValueError:
+            continue
         if "method" not in message or "id" not in message:
             continue
         match message["method"]:

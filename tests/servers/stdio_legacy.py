@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
+from typing import cast
 
 parser = argparse.ArgumentParser()
 _ = parser.add_argument("--pages", type=int, default=1)
@@ -52,22 +53,24 @@ changes = options["changes"]
 for line in sys.stdin:
     if not line.strip():
         continue
-    message: dict[str, object] = json.loads(line)
+    message = cast("dict[str, object]", json.loads(line))
     method, identity = message.get("method"), message.get("id")
-    params = message.get("params") or {}
+    params = cast("dict[str, object]", message.get("params") or {})
     if method is None:
         answered.append(message)
     elif method == "initialize":
         if options["asks"]:
             write({"id": "s1", "method": "ping"})
             write({"id": 2, "method": "roots/list"})
-        result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}}
-        write({"id": identity, "result": {**result, "serverInfo": {"name": "legacy"}}})
+        capabilities: dict[str, object] = {"tools": {}}
+        info = {"name": "legacy"}
+        opened = {"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": info}
+        write({"id": identity, "result": opened})
     elif method == "tools/list":
         if changes:
             changes -= 1
             write({"method": "notifications/tools/list_changed"})
-        cursor = params.get("cursor", "") if isinstance(params, dict) else ""
-        write({"id": identity, "result": {**tools(str(cursor)), "answered": answered}})
+        page = tools(str(params.get("cursor", "")))
+        write({"id": identity, "result": {**page, "answered": answered}})
     elif identity is not None:
         write({"id": identity, "error": {"code": -32601, "message": "Method not found"}})

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import cast
 
 import anyio
 import mcp_types as types
@@ -35,11 +36,11 @@ def say(text: str) -> types.CallToolResult:
     return types.CallToolResult(content=[types.TextContent(type="text", text=text)])
 
 
-async def call_tool(
+async def call_tool(  # noqa: PLR0911 - one case a tool
     ctx: ServerRequestContext, params: types.CallToolRequestParams
 ) -> types.CallToolResult | types.InputRequiredResult:
     """Run a tool."""
-    arguments = params.arguments or {}
+    arguments = cast("dict[str, object]", params.arguments or {})
     match params.name:
         case "echo":
             return say(json.dumps(arguments))
@@ -62,11 +63,16 @@ async def call_tool(
         case "crash":
             os._exit(3)
         case "meta":
-            return say(json.dumps({"meta": dict(ctx.meta or {}), "version": ctx.protocol_version}))
+            return say(
+                json.dumps(
+                    {
+                        "meta": cast("dict[str, object]", ctx.meta or {}),
+                        "version": ctx.protocol_version,
+                    }
+                )
+            )
         case "ask":
             return types.InputRequiredResult(request_state="state")
-        case "changed":
-            await ctx.session.send_tool_list_changed()
         case _:
             pass
     return say(f"{params.name} ran")

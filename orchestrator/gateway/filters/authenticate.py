@@ -1,5 +1,6 @@
 """Before the body is read: who asks, and whether the token opens this role."""
 
+import asyncio
 from typing import final
 
 from orchestrator.errors import TokenRevokedError, TokenUnknownError
@@ -18,6 +19,7 @@ class Authenticate:
         self._tokens = tokens
         # An open request is not checked again, so a revocation has to find it.
         self._open: dict[TokenId, set[Exchange]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
         tokens.on_closed = self.cut
 
     async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
@@ -40,6 +42,7 @@ class Authenticate:
             raise TokenUnknownError("No bearer token")
         principal = self._tokens.verify(text.strip(), exchange.role)
         exchange.principal = principal
+        self._loop = asyncio.get_running_loop()
         self._open.setdefault(principal.token_id, set()).add(exchange)
         exchange.finally_do(lambda: self._close(principal.token_id, exchange))
         return await then(exchange)
@@ -51,6 +54,10 @@ class Authenticate:
             del self._open[token_id]
 
     def cut(self, token_id: TokenId) -> None:
-        """End every open request of a token, now."""
+        """End every open request of a token; may be called from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            _ = self._loop.call_soon_threadsafe(self._cut, token_id)
+
+    def _cut(self, token_id: TokenId) -> None:
         for exchange in tuple(self._open.get(token_id, ())):
             exchange.interrupt(TokenRevokedError("The token was revoked"))

@@ -76,14 +76,8 @@ class Parse:
 
 
 def _too_large(exchange: Exchange) -> Reply:
-    # The rest of the body is not read, so the connection cannot be used again.
-    return refuse_http(
-        exchange,
-        413,
-        "Request body too large",
-        code="protocol.too_large",
-        headers=((b"connection", b"close"),),
-    )
+    # The connection stays open: closed in the middle of a body, it would take the reply with it.
+    return refuse_http(exchange, 413, "Request body too large", code="protocol.too_large")
 
 
 def _check_http(exchange: Exchange) -> Reply | None:

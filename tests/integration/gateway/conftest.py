@@ -20,14 +20,14 @@ import anyio
 import httpx2
 import pytest
 from anyio.abc import TaskStatus
+from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from mcp import Client
 from orchestrator.clock import SystemClock
 from orchestrator.gateway.filters.record import CallRecord
 from orchestrator.gateway.server import Gateway
 from orchestrator.gateway.settings import GatewaySettings
-from orchestrator.model.base import JsonObject
+from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.names import AgentName, RoleName, ServerName, ToolName, WorkloadName
 from orchestrator.model.snapshot import Era, Route, Snapshot, TargetRef
 from orchestrator.protocol import jsonrpc, mcp
@@ -70,9 +70,16 @@ class Instance:
                 _ = await ask(channel, "initialize", opening)
                 note = jsonrpc.notification_body("notifications/initialized", {})
                 await channel.send(jsonrpc.encode(note))
-            params: JsonObject = {"_meta": mcp.envelope(INFO)} if self.era == "modern" else {}
-            result = await ask(channel, "tools/list", params)
-            self.tools = cast("tuple[JsonObject, ...]", tuple(cast("list[object]", result["tools"])))
+            cursor: Json = None
+            while True:
+                params: JsonObject = {} if cursor is None else {"cursor": cursor}
+                if self.era == "modern":
+                    params["_meta"] = mcp.envelope(INFO)
+                result = await ask(channel, "tools/list", params)
+                self.tools += tuple(cast("list[JsonObject]", result["tools"]))
+                cursor = result.get("nextCursor")
+                if cursor is None:
+                    return
 
     def stop(self) -> None:
         """End it."""

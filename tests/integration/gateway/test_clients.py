@@ -11,8 +11,8 @@ from mcp.shared.exceptions import MCPError
 
 if TYPE_CHECKING:
     from integration.gateway.conftest import OpenRig
-
     from mcp_types import CallToolResult
+
     from orchestrator.model.snapshot import Era
 
 MODES = ["auto", "legacy", "2026-07-28"]
@@ -60,7 +60,7 @@ async def test_errors_of_the_server_pass(open_rig: OpenRig, mode: str, era: str)
             with pytest.raises(MCPError) as refused:
                 _ = await client.call_tool("refuse", {})
             error = refused.value.error
-            assert (error.code, error.message, error.data) == (
+            assert (error.code, error.message, cast("object", error.data)) == (
                 -31999,
                 "no such thing",
                 {"why": "because"},
@@ -135,7 +135,8 @@ async def test_wrong_token_is_told(open_rig: OpenRig, mode: str) -> None:
     """A client with a token of another role learns that its token is not valid."""
     async with open_rig() as rig:
         rig.publish("treasury", await rig.start())
-        with pytest.raises(MCPError, match="token is not valid here"):
+        told = pytest.RaisesExc(MCPError, match="token is not valid here")
+        with pytest.RaisesGroup(told, flatten_subgroups=True):
             async with rig.client("treasury", rig.token("monitoring"), mode) as client:
                 _ = await client.list_tools()
 

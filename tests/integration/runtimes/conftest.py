@@ -30,7 +30,7 @@ PYTHON = sys.executable
 @pytest.fixture
 def directory() -> Generator[Path]:
     """Make a directory whose path leaves room for a socket's name."""
-    path = Path(tempfile.mkdtemp(prefix="bm-", dir="/tmp"))  # noqa: S108 - a short path is the point
+    path = Path(tempfile.mkdtemp(prefix="bm-", dir="/tmp"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

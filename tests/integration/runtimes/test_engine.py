@@ -1,5 +1,8 @@
 """The engine: one real supervisord for one run directory."""
 
+# ruff: noqa: ASYNC110, ASYNC230, ASYNC240 - what is watched here is /proc and small files,
+# and nothing else runs in this loop
+
 import fcntl
 import os
 import signal
@@ -20,9 +23,13 @@ from orchestrator.errors import (
     StateCorruptError,
 )
 from orchestrator.files import hold_lock
+from orchestrator.model.workload import WorkloadExit
 from orchestrator.runtimes.engine import Engine, EngineFiles
 from orchestrator.runtimes.rpc import EngineFaultError, EngineRpc
 from orchestrator.runtimes.variables import DESCRIPTOR, read_variables, write_variables
+
+if TYPE_CHECKING:
+    from tests.integration.runtimes.conftest import Project
 
 SOON = timedelta(seconds=2)
 CANARY = "canary-5c1f0a"
@@ -131,9 +138,9 @@ async def test_why_it_ended_at_once_is_told(project: "Project") -> None:
 async def test_two_commands_do_not_start_it_at_once(project: "Project") -> None:
     """While one command starts the engine, another one is told so."""
     project.files.make()
-    with anyio.fail_after(10), hold_lock(project.files.run / "engine.lock"):
-        with pytest.raises(LockHeldError):
-            _ = await project.engine.start(None, {})
+    lock = hold_lock(project.files.run / "engine.lock")
+    with anyio.fail_after(10), lock, pytest.raises(LockHeldError):
+        _ = await project.engine.start(None, {})
 
 
 async def test_a_wrong_key_is_refused(running: "Project", directory: Path) -> None:
@@ -163,12 +170,12 @@ async def test_something_else_on_the_socket(project: "Project") -> None:
         await stream.aclose()
 
     with anyio.fail_after(10):
-        async with await anyio.create_unix_listener(project.files.socket) as listener:
-            async with anyio.create_task_group() as tasks:
-                _ = tasks.start_soon(listener.serve, hang_up)
-                with pytest.raises(RuntimeUnavailableError, match="does not answer"):
-                    _ = await project.engine.find()
-                tasks.cancel_scope.cancel()
+        listener = await anyio.create_unix_listener(project.files.socket)
+        async with listener, anyio.create_task_group() as tasks:
+            _ = tasks.start_soon(listener.serve, hang_up)
+            with pytest.raises(RuntimeUnavailableError, match="does not answer"):
+                _ = await project.engine.find()
+            tasks.cancel_scope.cancel()
 
 
 def test_a_path_too_long_for_a_socket_is_refused(directory: Path) -> None:
@@ -216,7 +223,9 @@ async def test_variables_survive_a_restart_by_signal(project: "Project") -> None
         _ = await anext(feed)
         os.kill(process.pid, signal.SIGKILL)
         with anyio.fail_after(1):
-            assert (await anext(feed)).code == -9
+            ended = await anext(feed)
+        assert isinstance(ended, WorkloadExit)
+        assert ended.code == -9
         await feed.aclose()
 
 

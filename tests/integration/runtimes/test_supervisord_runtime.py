@@ -1,5 +1,8 @@
 """Workloads on a real engine, with real programs."""
 
+# ruff: noqa: ASYNC110, ASYNC220, ASYNC240 - what is watched here is /proc and small files,
+# and nothing else runs in this loop
+
 import json
 import os
 import signal
@@ -10,7 +13,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import anyio
 import pytest
@@ -22,6 +25,9 @@ from orchestrator.model.workload import EngineState, WorkloadExit
 from orchestrator.runtimes.base import FeedGap
 from orchestrator.runtimes.identity import boot_id, is_alive, look_up
 from orchestrator.runtimes.supervisord import SupervisordRuntime
+
+if TYPE_CHECKING:
+    from tests.integration.runtimes.conftest import Project
 
 CANARY = "canary-77e0b1"
 SOON = timedelta(seconds=2)
@@ -37,8 +43,7 @@ async def until(check: Callable[[], bool], seconds: float = 5.0) -> None:
 async def read_pids(path: Path) -> list[int]:
     """Wait for a program's list of pids."""
     await until(path.exists)
-    pids: list[int] = json.loads(path.read_text())
-    return pids
+    return cast("list[int]", json.loads(path.read_text()))
 
 
 async def test_seat_launch_server(running: "Project") -> None:
@@ -151,6 +156,7 @@ async def test_exit_is_told_at_once_and_exactly(running: "Project", number: int,
             os.kill(process.pid, number)
             with anyio.fail_after(0.5):
                 ended = await anext(feed)
+        assert isinstance(ended, WorkloadExit)
         assert ended == WorkloadExit(
             name=spec.name, pid=process.pid, code=code, peak_kb=ended.peak_kb
         )
@@ -324,11 +330,11 @@ async def test_impostor_gets_nothing(running: "Project") -> None:
         await running.runtime.start(spec)
         await until(path.exists)
         impostor = subprocess.Popen(
-            [sys.executable, "-I", "-c", code, str(path), str(heard)], stdout=subprocess.PIPE
+            (sys.executable, "-I", "-c", code, str(path), str(heard)), stdout=subprocess.PIPE
         )
         try:
             assert impostor.stdout is not None
-            _ = impostor.stdout.readline()
+            assert impostor.stdout.readline() == b"there\n"
             with pytest.raises(WorkloadStartError, match="not the engine's"):
                 _ = await running.runtime.launch(spec, {SecretName("API_KEY"): SecretStr(CANARY)})
         finally:
@@ -414,6 +420,47 @@ async def test_dead_socket_in_the_seat_is_no_seat(running: "Project") -> None:
             dead.bind(str(path))
         with pytest.raises(WorkloadStartError, match="no seat of"):
             _ = await running.runtime.launch(spec, {})
+
+
+async def test_terminated_engine_stops_all_side_by_side(
+    running: "Project", alive: Callable[[int], bool]
+) -> None:
+    """An engine that is told to end does not wait for one stubborn workload after the other."""
+    specs = [running.spec("program.py", "stubborn", role=f"r{n}", grace=1) for n in range(4)]
+    with anyio.fail_after(20):
+        for spec in specs:
+            await running.runtime.start(spec)
+        pids = [(await running.runtime.launch(spec, {})).pid for spec in specs]
+        await anyio.sleep(0.3)  # until they ignore the signal
+        engine = await running.engine.find()
+        assert engine is not None
+        begun = anyio.current_time()
+        os.kill(engine, signal.SIGTERM)
+        await until(lambda: not any(alive(pid) for pid in [*pids, engine]), 10)
+        assert anyio.current_time() - begun < 3.5
+
+
+async def test_a_seat_that_fails_by_itself_is_slowed_down(running: "Project") -> None:
+    """A seat that cannot wait is started again at once a few times, then every five seconds."""
+    spec = running.spec("program.py", "silent")
+    with anyio.fail_after(20):
+        await running.runtime.start(spec)
+        seat = running.files.seat(spec.name)
+        seat.chmod(0o755)
+        async with aclosing(running.runtime.exits()) as feed:
+            _ = await anext(feed)
+            status = (await running.runtime.observe())[spec.name]
+            os.kill(status.pid, signal.SIGKILL)
+            codes: list[int | None] = []
+            with anyio.move_on_after(3):
+                while True:
+                    ended = await anext(feed)
+                    assert isinstance(ended, WorkloadExit)
+                    codes.append(ended.code)
+        assert codes[0] == -9
+        assert set(codes[1:]) == {78}
+        assert len(codes) <= 12
+        await running.runtime.stop(spec.name, SOON)
 
 
 def test_identity_of_nothing() -> None:

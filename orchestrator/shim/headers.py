@@ -1,0 +1,90 @@
+"""The HTTP headers of a message that came without any, over stdio.
+
+Source: MCP 2026-07-28, Streamable HTTP, standard and custom headers.
+"""
+
+import re
+from typing import Final, TypeAlias, final
+
+from orchestrator.errors import InvalidParamsError
+from orchestrator.model.base import Json, JsonObject
+from orchestrator.protocol import mcp
+from orchestrator.protocol.headers import ParameterHeader, encode_value, parameter_headers
+
+Headers: TypeAlias = list[tuple[str, str]]
+
+_WORD: Final = re.compile(r"[\x21-\x7e]{1,256}")
+
+
+def modern_version(params: JsonObject) -> str | None:
+    """Tell the revision by which a message describes itself; None for a legacy one."""
+    meta = params.get("_meta")
+    version = meta.get(mcp.VERSION_KEY) if isinstance(meta, dict) else None
+    return version if isinstance(version, str) else None
+
+
+@final
+class HeaderWriter:
+    """Writes headers, with what it learned from the answers that passed by."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self._version: str | None = None
+        self._session: str | None = None
+        self._rules: dict[str, tuple[ParameterHeader, ...]] = {}
+
+    def learn_opening(self, result: JsonObject, session: str | None) -> None:
+        """Take the agreed revision from the answer to `initialize`, and the session's id."""
+        version = result.get("protocolVersion")
+        self._version = version if isinstance(version, str) and _WORD.fullmatch(version) else None
+        self._session = session if session and _WORD.fullmatch(session) else None
+
+    def learn_tools(self, result: JsonObject) -> None:
+        """Take from an answer to `tools/list` which arguments have to be repeated in headers."""
+        tools = result.get("tools")
+        for tool in tools if isinstance(tools, list) else []:
+            if isinstance(tool, dict) and isinstance(name := tool.get("name"), str):
+                self._rules[name] = parameter_headers(tool.get("inputSchema"))
+
+    def write(self, method: str | None, params: JsonObject) -> Headers:
+        """Write the headers of a message.
+
+        Args:
+            method: Its method, None for a response.
+            params: Its parameters.
+
+        Raises:
+            InvalidParamsError: A header cannot hold the method or the revision.
+        """
+        version = modern_version(params)
+        if version is None or method is None:
+            return [] if method == "initialize" else self._write_legacy()
+        if not _WORD.fullmatch(version) or not _WORD.fullmatch(method):
+            raise InvalidParamsError("the method and the protocol version must be plain words")
+        headers = [("mcp-protocol-version", version), ("mcp-method", method)]
+        parameter = mcp.NAME_PARAMETER.get(method)
+        if parameter is not None and isinstance(name := params.get(parameter), str):
+            headers.append(("mcp-name", encode_value(name)))
+            if method == "tools/call":
+                headers += _repeat(self._rules.get(name, ()), params.get("arguments"))
+        return headers
+
+    def _write_legacy(self) -> Headers:
+        known = (("mcp-protocol-version", self._version), ("mcp-session-id", self._session))
+        return [(name, value) for name, value in known if value is not None]
+
+
+def _repeat(rules: tuple[ParameterHeader, ...], arguments: Json) -> Headers:
+    headers: Headers = []
+    for rule in rules:
+        value = arguments
+        for key in rule.path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, bool):
+            text = "true" if value else "false"
+        elif isinstance(value, str | int | float):
+            text = str(value)
+        else:
+            continue  # no argument, no header
+        headers.append((rule.name.decode("ascii"), encode_value(text)))
+    return headers

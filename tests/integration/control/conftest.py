@@ -1,0 +1,347 @@
+"""A real engine, a real control plane and a real gateway without its HTTP server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast, final
+
+import anyio
+import pytest
+import structlog
+from typing_extensions import override
+
+from orchestrator.clock import SystemClock
+from orchestrator.control.bootstrap import Bootstraps, Caller
+from orchestrator.control.dataplane import DataPlane
+from orchestrator.control.keeper import Services
+from orchestrator.control.publish import Publisher
+from orchestrator.control.reconciler import Reconciler
+from orchestrator.control.state import ProcessRecord, StateFile
+from orchestrator.gateway.server import Gateway
+from orchestrator.model.base import JsonObject
+from orchestrator.model.desired import Desired, GatewaySettings
+from orchestrator.model.names import RoleName, ServerName, WorkloadName
+from orchestrator.model.snapshot import Pulse, Snapshot
+from orchestrator.model.workload import WorkloadSpec
+from orchestrator.runtimes.channel import Channel
+from orchestrator.runtimes.engine import Engine, EngineFiles
+from orchestrator.runtimes.identity import look_up
+from orchestrator.runtimes.probe import Attested, Dialogue, list_tools, probe
+from orchestrator.runtimes.supervisord import SupervisordRuntime
+from orchestrator.secrets.resolve import SecretResolver
+from orchestrator.tokens.verify import TokenIndex
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from orchestrator.model.desired import BootstrapSpec
+    from orchestrator.model.names import SecretName
+    from orchestrator.model.server import EraChoice
+    from orchestrator.model.status import RoleStatus
+    from orchestrator.runtimes.base import Process
+
+SERVER: Final = str(Path(__file__).parents[2] / "servers" / "scripted.py")
+LISTENING: Final = GatewaySettings(host="127.0.0.1", port=0)
+SECONDS: Final = 15.0
+
+
+@final
+class Plane(DataPlane):
+    """A real gateway that also writes down, in order, what the control plane did to it."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        """Stand in front of a gateway."""
+        self.gateway = gateway
+        self.events: list[str] = []
+        self.revisions: list[int] = []
+        self._before: Mapping[str, str] = {}
+
+    @override
+    def swap(self, snapshot: Snapshot) -> None:
+        self.revisions.append(snapshot.revision)
+        now = {
+            str(role): f"{route.target.workload} {route.target.pid}"
+            if route.target
+            else f"no {route.reason}{' waits' if route.waits else ''}"
+            for role, route in snapshot.routes.items()
+        }
+        for role in self._before.keys() - now.keys():
+            self.events.append(f"{role}: gone")
+        for role, text in now.items():
+            if self._before.get(role) != text:
+                self.events.append(f"{role}: {text}")
+        self._before = now
+        self.gateway.swap(snapshot)
+
+    @override
+    async def drain(self, workload: WorkloadName, grace: float) -> int:
+        self.events.append(f"drain {workload}")
+        left = await self.gateway.drain(workload, grace)
+        self.events.append(f"drained {workload} {left}")
+        return left
+
+    @override
+    def lose(self, workload: WorkloadName, pid: int, reason: str) -> None:
+        self.events.append(f"lose {workload} {pid}")
+        self.gateway.lose(workload, pid, reason)
+
+    @override
+    def pulse(self, workload: WorkloadName) -> Pulse | None:
+        return self.gateway.pulse(workload)
+
+    @override
+    async def ping(self, workload: WorkloadName) -> None:
+        await self.gateway.ping(workload)
+
+    @override
+    async def list_tools(self, workload: WorkloadName) -> tuple[JsonObject, ...]:
+        return await self.gateway.list_tools(workload)
+
+    def route(self, role: str) -> str:
+        """Tell where a role's calls go now."""
+        return self._before.get(role, "gone")
+
+
+@final
+class Control:
+    """One run of the control plane."""
+
+    def __init__(self, reconciler: Reconciler, plane: Plane, bootstraps: Bootstraps) -> None:
+        """Keep the parts."""
+        self.reconciler = reconciler
+        self.plane = plane
+        self.bootstraps = bootstraps
+
+    def role(self, name: str = "reader") -> RoleStatus:
+        """Tell where a role stands."""
+        return next(status for status in self.reconciler.statuses() if status.role == name)
+
+    def pid(self, name: str = "reader") -> int:
+        """Tell the process of a role's instance."""
+        pid = self.role(name).pid
+        assert pid is not None
+        return pid
+
+    async def until(self, check: Callable[[], object], seconds: float = SECONDS) -> None:
+        """Wait until something is so."""
+        try:
+            with anyio.fail_after(seconds):
+                while not check():
+                    # What other processes do is not told: look again.
+                    with anyio.move_on_after(0.02):
+                        await self.reconciler.change()
+        except TimeoutError:
+            pytest.fail(f"{self.reconciler.statuses()}\n{self.plane.events}")
+
+    async def until_state(self, state: str, name: str = "reader") -> RoleStatus:
+        """Wait until a role is in a state."""
+        await self.until(lambda: self.role(name).state == state)
+        return self.role(name)
+
+    async def until_ready(self, name: str = "reader", *, other_than: int = 0) -> RoleStatus:
+        """Wait until a role is ready, and its process another one."""
+        await self.until(
+            lambda: self.role(name).state == "ready" and self.role(name).pid != other_than
+        )
+        return self.role(name)
+
+    async def until_settled(self) -> None:
+        """Wait until no role is on its way anywhere."""
+        await self.until(self.reconciler.is_settled)
+
+    async def apply(self, *specs: WorkloadSpec, bootstrap: BootstrapSpec | None = None) -> None:
+        """Make the project run exactly this."""
+        bootstraps = {} if bootstrap is None else {bootstrap.server: bootstrap}
+        roles = {spec.role: spec for spec in specs}
+        with anyio.fail_after(SECONDS):
+            await self.reconciler.apply(
+                Desired(gateway=LISTENING, roles=roles, bootstraps=bootstraps)
+            )
+
+    async def start(self, *specs: WorkloadSpec) -> int:
+        """Run these and wait until they are ready; tell the first one's process."""
+        await self.apply(*specs)
+        for spec in specs:
+            _ = await self.until_ready(spec.role)
+        return self.pid(specs[0].role)
+
+
+@final
+class Project:
+    """An engine and the state of a control plane, over any number of its runs."""
+
+    def __init__(self, root: Path) -> None:
+        """Keep the places."""
+        self.root = root
+        self.notes = root / "notes"
+        self.state_path = root / "control.json"
+        self.files = EngineFiles(run=root / "run", logs=root / "logs")
+        self.engine = Engine(self.files)
+        self.runtime = SupervisordRuntime(self.files)
+
+    def spec(self, *options: str, role: str = "reader", **fields: object) -> WorkloadSpec:
+        """Describe a role whose server behaves as `tests/servers/scripted.py` is told.
+
+        Args:
+            options: Options of that server.
+            role: Its name.
+            fields: What differs from the usual.
+        """
+        usual: dict[str, object] = {
+            "role": role,
+            "server": "scripted",
+            "bands": ("look",),
+            "mode": "agent",
+            "argv": (sys.executable, "-I", "-S", SERVER, "--notes", str(self.notes), *options),
+            "directory": str(self.root),
+            "env": {"PATH": os.defpath},
+            "secrets": {},
+            "tools": {"echo": "READ"},
+            "known": frozenset({"echo", "order"}),
+            "cut": False,
+            "era": "legacy",
+            "restart": {"backoff": "10ms", "backoff_max": "50ms"},
+            "probe": {},
+            "stop": {"drain": "5s", "grace": "2s"},
+        }
+        return WorkloadSpec.model_validate({**usual, **fields})
+
+    def noted(self) -> list[str]:
+        """Tell what the servers wrote down."""
+        return self.notes.read_text().splitlines() if self.notes.exists() else []
+
+    def state(self) -> StateFile:
+        """Read the state."""
+        return StateFile(self.state_path)
+
+    @asynccontextmanager
+    async def control(self) -> AsyncGenerator[Control]:
+        """Run a control plane, as one boot of the daemon does; the instances outlive it."""
+        clock, state = SystemClock(), self.state()
+        log = cast("structlog.typing.FilteringBoundLogger", structlog.get_logger("test"))
+        async with Gateway(TokenIndex(clock), clock=clock) as gateway:
+            plane, publisher = Plane(gateway), Publisher(state)
+            bootstraps = Bootstraps(self.runtime, state, self._resolve, self._converse, log)
+
+            async def secrets(spec: WorkloadSpec) -> Mapping[SecretName, SecretStr]:
+                await bootstraps.wait_for(spec)
+                return await self._resolve(spec)
+
+            services = Services(
+                runtime=self.runtime,
+                publisher=publisher,
+                state=state,
+                probe=_probe,
+                secrets=secrets,
+                log_of=lambda role: self.files.logs / f"{role}.log",
+                clock=clock,
+                log=log,
+                changed=lambda: None,
+                secret_poll_seconds=0.05,
+            )
+            reconciler = Reconciler(services, bootstraps, lambda role: f"http://here/{role}")
+            gateway.on_tools_changed = reconciler.note_tools_changed
+            publisher.attach(plane)
+            async with anyio.create_task_group() as group:
+                with anyio.fail_after(SECONDS):
+                    await group.start(reconciler.run)
+                yield Control(reconciler, plane, bootstraps)
+                group.cancel_scope.cancel()
+
+    async def _resolve(self, spec: WorkloadSpec) -> Mapping[SecretName, SecretStr]:
+        return SecretResolver(self.root, self.root, {}).resolve_all(spec.secrets)
+
+    @asynccontextmanager
+    async def _converse(self, process: Process, spec: WorkloadSpec) -> AsyncGenerator[Caller]:
+        with Channel(process.directory) as channel:
+            dialogue = await Dialogue.open(channel, spec.era, prefix="test-")
+            yield dialogue.call_tool
+
+
+async def _probe(
+    process: Process, spec: WorkloadSpec, era: EraChoice, record: ProcessRecord | None
+) -> Attested:
+    """Do what the daemon does."""
+    startup = spec.probe.startup
+    with Channel(process.directory, resume=record is not None) as channel:
+        if record is None:
+            return await probe(channel, era, prefix="test-", startup=startup)
+        tools = await list_tools(channel, record.era, prefix="test-", startup=startup)
+        return Attested(record.era, record.protocol_version, record.server_info, {}, tools)
+
+
+@pytest.fixture
+def directory() -> Generator[Path]:
+    """Make a directory whose path leaves room for a socket's name."""
+    path = Path(tempfile.mkdtemp(prefix="bm-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+async def project(directory: Path) -> AsyncGenerator[Project]:
+    """Give a project whose engine runs, and leave nothing running after it."""
+    made = Project(directory)
+    try:
+        with anyio.fail_after(SECONDS):
+            _ = await made.engine.start(None, {})
+        yield made
+    finally:
+        with anyio.CancelScope(shield=True):
+            with suppress(Exception):
+                with anyio.fail_after(SECONDS):
+                    await made.engine.shutdown(timedelta(seconds=0.2))
+            for pid in _processes(directory):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def _processes(directory: Path) -> list[int]:
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with suppress(OSError):
+                if os.fsencode(directory) in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+    return found
+
+
+@pytest.fixture
+def servers(directory: Path) -> Callable[[], list[int]]:
+    """Give the function that finds the live servers of the project."""
+
+    def find() -> list[int]:
+        mark = os.fsencode(SERVER)
+        found: list[int] = []
+        for pid in _processes(directory):
+            with suppress(OSError):
+                if mark in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        return found
+
+    return find
+
+
+@pytest.fixture
+def alive() -> Callable[[int], bool]:
+    """Give the function that tells whether a process still runs."""
+
+    def check(pid: int) -> bool:
+        facts = look_up(pid)
+        return facts is not None and facts.state not in {"Z", "X"}
+
+    return check
+
+
+@pytest.fixture
+def scripted() -> tuple[RoleName, ServerName]:
+    """Name the usual role and server."""
+    return RoleName("reader"), ServerName("scripted")

@@ -1,0 +1,215 @@
+"""From the stock files of the checkout to what has to run."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+from pydantic import TypeAdapter
+
+from orchestrator.cli.project import Checked, check_project
+from orchestrator.control.desired import SYSTEM_PATH
+from orchestrator.model.base import JsonObject
+from orchestrator.model.desired import Desired
+from orchestrator.model.names import RoleName, ServerName
+from orchestrator.model.workload import WorkloadSpec
+
+CHECKOUT: Final = Path(__file__).parents[3]
+READ = {
+    "get_balance",
+    "get_all_balances",
+    "get_price",
+    "get_fee_quote",
+    "resolve_asset",
+    "get_tx_status",
+    "get_tx_history",
+}
+PREPARE = {"prepare_transfer", "prepare_serialized_unsigned_tx", "prepare_onramp"}
+FULL = {"get_wallet_address", "sign_transaction", "send_transaction"}
+
+
+@pytest.fixture
+def checked(root: Path) -> Checked:
+    """Check a project that has the checkout's own role files."""
+    (root / "roles").symlink_to(CHECKOUT / "roles")
+    return check_project(root, None, ())
+
+
+def baseline(root: Path, role: str) -> dict[str, str]:
+    """Tell the variables that every instance has."""
+    return {
+        "HOME": f"{root}/.agents/homes/{role}",
+        "LANG": "C.UTF-8",
+        "PATH": SYSTEM_PATH,
+        "TMPDIR": f"{root}/.agents/tmp/{role}",
+        "TZ": "UTC",
+        "WALLETSERVER_LEDGER": f"{root}/.agents/wallet/ledger.sqlite3",
+    }
+
+
+def spec_of(checked: Checked, role: str) -> WorkloadSpec:
+    """Find a role's spec."""
+    return checked.desired.roles[RoleName(role)]
+
+
+@pytest.mark.parametrize(
+    ("role", "bands", "own", "tools"),
+    [
+        ("monitoring", ("read",), {"MCP_BANDS": "read"}, READ),
+        ("treasury", ("read", "prepare"), {"MCP_BANDS": "read,prepare"}, READ | PREPARE),
+        (
+            "executor",
+            ("read", "prepare", "sign", "broadcast"),
+            {"MCP_BANDS": "full", "MPC_AUTH_MODE": "agent"},
+            READ | PREPARE | FULL,
+        ),
+    ],
+)
+def test_stock_roles_get_exactly_this(
+    checked: Checked, role: str, bands: tuple[str, ...], own: dict[str, str], tools: set[str]
+) -> None:
+    """Each role's environment and tools are these and no others; the mode is set from sign on."""
+    root, spec = checked.paths.root, spec_of(checked, role)
+    if role == "executor":
+        own = {**own, "WALLETSUITE_AUDIT_PATH": f"{root}/.agents/wallet/executor-audit.jsonl"}
+    assert spec.env == {**baseline(root, role), **own}
+    assert list(spec.env) == sorted(spec.env)
+    assert spec.bands == bands
+    assert spec.tools.keys() == tools
+    assert len(spec.known) == 16
+    assert not spec.cut
+    assert spec.directory == spec.env["HOME"]
+    assert spec.argv == (sys.executable, "-I", "-m", "walletserver")
+    assert (spec.name, spec.generation) == (f"{role}.wallet.g1", 1)
+
+
+def test_only_the_one_that_signs_has_secrets(checked: Checked) -> None:
+    """References are filled in and absolute; nobody else has any."""
+    state = checked.paths.state
+    found = {
+        role: {name: str(reference) for name, reference in spec.secrets.items()}
+        for role, spec in checked.desired.roles.items()
+    }
+    assert found == {
+        "monitoring": {},
+        "treasury": {},
+        "executor": {
+            "MPC_AGENT_TOKEN": f"file:{state}/wallet/executor.token",
+            "WALLETSUITE_PASSPHRASE": f"file:{state}/wallet/passphrase",
+        },
+    }
+    assert checked.variables == frozenset()
+
+
+def test_classes_come_from_the_server_file(checked: Checked) -> None:
+    """What a call does to the world is known for every promised tool."""
+    tools: dict[str, str] = {**spec_of(checked, "executor").tools}
+    assert {name for name, kind in tools.items() if kind == "DESTRUCTIVE"} == {"send_transaction"}
+    assert {tools[name] for name in READ} == {"READ"}
+
+
+def test_the_bootstrap_is_filled_in(checked: Checked) -> None:
+    """It runs in owner mode, in a home of its own, and every place in it is absolute."""
+    root, state = checked.paths.root, checked.paths.state
+    assert checked.desired.bootstraps.keys() == {"wallet"}
+    bootstrap = checked.desired.bootstraps[ServerName("wallet")]
+    assert bootstrap.spec.name == "bootstrap.wallet.g1"
+    assert bootstrap.spec.env == {
+        **baseline(root, "bootstrap-wallet"),
+        "MCP_BANDS": "read,prepare,sign",
+        "MPC_AUTH_MODE": "owner",
+        "WALLETSERVER_TOKEN_FILE": f"{state}/wallet/executor.token",
+    }
+    assert {name: str(ref) for name, ref in bootstrap.spec.secrets.items()} == {
+        "WALLETSUITE_PASSPHRASE": f"file:{state}/wallet/passphrase"
+    }
+    assert bootstrap.generate == {f"{state}/wallet/passphrase": 32}
+    assert bootstrap.produces == (f"{state}/wallet/executor.token",)
+    assert bootstrap.files == {f"{state}/wallet/passphrase", f"{state}/wallet/executor.token"}
+    assert [call.tool for call in bootstrap.calls] == [
+        "create_wallet",
+        "create_custom_policy",
+        "create_agent_api_key",
+    ]
+    assert bootstrap.calls[0].accept == ("WALLET_EXISTS",)
+
+
+def test_no_value_of_a_secret_is_anywhere(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept on disk and sent over the socket has references only."""
+    canary = "canary-5dd1a2"
+    (root / "roles").mkdir()
+    (root / "roles/servers").symlink_to(CHECKOUT / "roles/servers")
+    text = (CHECKOUT / "roles/executor.yaml").read_text()
+    text = re.sub(r"file:\{state\}/wallet/passphrase", "env:PASSPHRASE", text)
+    _ = (root / "roles/executor.yaml").write_text(text)
+    (root / ".env").write_text(f"PASSPHRASE={canary}\n")
+    (root / ".env").chmod(0o600)
+    (root / ".agents/wallet").mkdir(parents=True)
+    (root / ".agents/wallet/passphrase").write_text(canary)
+    monkeypatch.setenv("PASSPHRASE", canary)
+    checked = check_project(root, None, ())
+    assert checked.variables == {"PASSPHRASE"}
+    assert canary not in checked.desired.model_dump_json(by_alias=True)
+    assert canary not in repr(checked)
+
+
+def test_what_should_run_survives_the_socket(checked: Checked) -> None:
+    """The daemon reads exactly what the command wrote."""
+    sent: JsonObject = TypeAdapter(JsonObject).validate_json(
+        checked.desired.model_dump_json(by_alias=True)
+    )
+    assert Desired.model_validate(sent, strict=False) == checked.desired
+
+
+def test_a_role_is_planned_alone(root: Path) -> None:
+    """Only the roles that were asked for run, and only their servers' bootstraps."""
+    (root / "roles").symlink_to(CHECKOUT / "roles")
+    wanted = check_project(root, None, ("treasury",)).desired
+    assert wanted.roles.keys() == {"treasury"}
+    assert wanted.bootstraps.keys() == {"wallet"}
+
+
+# A server without bands and modes of its own.
+
+SERVER = """\
+server: plain
+description: A server that knows nothing of bands.
+owner: me@example.com
+source: here
+launch:
+  command: ["{python}", -V]
+  directory: "{project}"
+  env: {PLACE: "{role} in {project}"}
+  accepts: {COLOUR: Colour of it all.}
+bands: {names: [look, touch], cumulative: false}
+tools:
+  see: {band: look, class: READ}
+  push: {band: touch, class: WRITE}
+"""
+ROLE = """\
+role: NAME
+justification: Because of a test.
+owner: me@example.com
+server: plain
+bands: [touch]
+env: {COLOUR: "{role}-red"}
+"""
+
+
+def test_a_server_without_bands_is_cut(root: Path) -> None:
+    """No variable tells it its bands or mode; the gateway cuts, and placeholders are filled."""
+    (root / "roles/servers").mkdir(parents=True)
+    _ = (root / "roles/servers/plain.yaml").write_text(SERVER)
+    _ = (root / "roles/hand.yaml").write_text(ROLE.replace("NAME", "hand"))
+    wanted = check_project(root, None, ()).desired
+    spec = wanted.roles[RoleName("hand")]
+    assert (spec.cut, spec.tools, spec.known) == (True, {"push": "WRITE"}, {"see", "push"})
+    assert spec.directory == str(root)
+    assert spec.env["PLACE"] == f"hand in {root}"
+    assert spec.env["COLOUR"] == "hand-red"
+    assert spec.env.keys() == {
+        *("HOME", "LANG", "PATH", "TMPDIR", "TZ"),
+        *("PLACE", "COLOUR"),
+    }
+    assert wanted.bootstraps == {}

@@ -1,0 +1,123 @@
+"""The difference between what should run and what does."""
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.control.plan import Action, Remove, Replace, Start, changes, plan
+from orchestrator.model.names import RoleName
+from orchestrator.model.workload import WorkloadSpec
+
+MakeSpec = Callable[..., WorkloadSpec]
+Specs = Mapping[RoleName, WorkloadSpec]
+
+BASE = WorkloadSpec.model_validate(
+    {
+        "role": "base",
+        "server": "shop",
+        "bands": ("look",),
+        "mode": "agent",
+        "argv": ("/usr/bin/shop",),
+        "directory": "/tmp",
+        "env": {},
+        "secrets": {},
+        "tools": {},
+        "known": frozenset[str](),
+        "cut": False,
+        "era": "auto",
+        "restart": {},
+        "probe": {},
+        "stop": {},
+    }
+)
+NAMES = st.sampled_from(["a", "b", "c", "d", "e"]).map(RoleName)
+FIELDS = st.fixed_dictionaries(
+    {
+        "server": st.sampled_from(["shop", "bank"]),
+        "mode": st.sampled_from(["agent", "owner"]),
+        "env": st.dictionaries(st.sampled_from(["A", "B"]), st.sampled_from(["1", "2"])),
+        "generation": st.integers(1, 5),
+    }
+)
+
+
+@st.composite
+def all_specs(draw: st.DrawFn) -> dict[RoleName, WorkloadSpec]:
+    """Make what a project runs."""
+    found = cast("dict[RoleName, dict[str, object]]", draw(st.dictionaries(NAMES, FIELDS)))
+    return {name: BASE.model_copy(update={**more, "role": name}) for name, more in found.items()}
+
+
+def apply(current: Specs, actions: tuple[Action, ...]) -> dict[RoleName, WorkloadSpec]:
+    """Do what a plan says, with new generations, as the control plane gives them."""
+    after = dict(current)
+    for action in actions:
+        match action:
+            case Start(role, spec) | Replace(role, spec, _):
+                generation = after[role].generation + 1 if role in after else 1
+                after[role] = spec.model_copy(update={"generation": generation})
+            case Remove(role):
+                del after[role]
+    return after
+
+
+@given(all_specs(), all_specs())
+def test_a_plan_reaches_its_end(desired: Specs, current: Specs) -> None:
+    """A plan that was carried out leaves what was wanted, and nothing more to plan."""
+    after = apply(current, plan(desired, current))
+    assert after.keys() == desired.keys()
+    assert all(changes(after[role], spec) == () for role, spec in desired.items())
+    assert plan(desired, after) == ()
+
+
+@given(all_specs(), all_specs())
+def test_removals_come_last_and_all_goes_by_name(desired: Specs, current: Specs) -> None:
+    """Nothing is taken away before everything else is there; the order is always the same."""
+    actions = plan(desired, current)
+    kinds = [isinstance(action, Remove) for action in actions]
+    assert kinds == sorted(kinds)
+    for removal in (False, True):
+        names = [action.role for action in actions if isinstance(action, Remove) is removal]
+        assert names == sorted(set(names))
+
+
+@given(all_specs())
+def test_only_the_generation_changes_nothing(current: Specs) -> None:
+    """A spec that differs in its generation alone is the one that runs."""
+    later = {role: spec.model_copy(update={"generation": 99}) for role, spec in current.items()}
+    assert plan(later, current) == ()
+
+
+def test_changes_are_named(make_spec: MakeSpec) -> None:
+    """A replacement tells which fields differ, in the model's order."""
+    old = make_spec(generation=7)
+    new = make_spec(env={"PATH": "/bin"}, mode="owner", bands=("look",))
+    assert changes(old, new) == ("bands", "mode", "env")
+    reader = RoleName("reader")
+    assert plan({reader: new}, {reader: old}) == (Replace(reader, new, ("bands", "mode", "env")),)
+
+
+def test_every_field_but_the_generation_counts(make_spec: MakeSpec) -> None:
+    """No field of a spec can change without a replacement."""
+    other: dict[str, object] = {
+        "role": "writer",
+        "server": "bank",
+        "bands": ("look",),
+        "mode": "owner",
+        "argv": ("/usr/bin/bank",),
+        "directory": "/",
+        "env": {},
+        "secrets": {},
+        "tools": {},
+        "known": frozenset[str](),
+        "cut": True,
+        "era": "modern",
+        "restart": {"give_up_after": 3},
+        "probe": {"misses": 9},
+        "stop": {"grace": "1s"},
+    }
+    assert other.keys() == WorkloadSpec.model_fields.keys() - {"generation"}
+    for name, value in other.items():
+        assert changes(make_spec(), make_spec(**{name: value})) == (name,)

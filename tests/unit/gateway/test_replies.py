@@ -1,0 +1,271 @@
+"""The table of errors, and what a caller sees of each."""
+
+import inspect
+import json
+from datetime import timedelta
+from typing import cast
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from orchestrator import errors
+from orchestrator.clock import SystemClock
+from orchestrator.gateway.app import Application, build_chain
+from orchestrator.gateway.asgi import Body, Received, Scope, Start
+from orchestrator.gateway.context import Exchange, Head
+from orchestrator.gateway.filters.record import CallRecord
+from orchestrator.gateway.replies import TABLE, refuse
+from orchestrator.gateway.settings import Common, GatewaySettings
+from orchestrator.gateway.table import Table
+from orchestrator.gateway.target import Target
+from orchestrator.model.base import Json, JsonObject
+from orchestrator.model.names import AgentName, RoleName
+from orchestrator.model.snapshot import TargetRef
+from orchestrator.protocol import mcp
+from orchestrator.tokens.mint import mint
+from orchestrator.tokens.record import TokenRecord
+from orchestrator.tokens.verify import TokenIndex
+
+
+def leaves(base: type[errors.AgentsError]) -> set[type[errors.AgentsError]]:
+    """Find the errors that nothing derives from."""
+    below = {leaf for child in base.__subclasses__() for leaf in leaves(child)}
+    return below or {base}
+
+
+async def silence() -> Received:
+    """Hear nothing."""
+    return Received(type="http.disconnect")
+
+
+def exchange(method: str = "", era: str = "modern") -> Exchange:
+    """Make a request that got as far as its method."""
+    made = Exchange("r1", RoleName("treasury"), Head("POST", []), silence, 0.0)
+    made.method, made.era = method, "legacy" if era == "legacy" else "modern"
+    made.request_id = 5 if method else None
+    return made
+
+
+def make(kind: type[errors.AgentsError], message: str) -> errors.AgentsError:
+    """Make an error of a class, whatever it wants to know."""
+    needed = inspect.signature(kind).parameters
+    if kind is errors.RoleFileError:
+        problem = errors.FileProblem(message, 1, 1, message, message, message)
+        return errors.RoleFileError((problem,))
+    if kind is errors.CallDeniedError:
+        return errors.CallDeniedError(message, rule=message)
+    if kind is errors.AttestationError:
+        return errors.AttestationError(message, tools=(message,))
+    assert len(needed) <= 2
+    return kind(message)
+
+
+def test_every_leaf_is_in_the_table() -> None:
+    """Whoever adds an error has to decide how an agent sees it."""
+    assert set(TABLE) == leaves(errors.AgentsError)
+
+
+OWN_WORDS = {
+    errors.CallDeniedError,
+    errors.UnknownToolError,
+    errors.NotRelayedError,
+    errors.CallCancelledError,
+    errors.UnreadableMessageError,
+    errors.MalformedMessageError,
+    errors.HeaderMismatchError,
+    errors.UnsupportedVersionError,
+    errors.InvalidParamsError,
+    errors.MethodNotAllowedError,
+}
+
+
+@pytest.mark.parametrize("kind", TABLE)
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_nothing_internal_leaks(kind: type[errors.AgentsError], era: str) -> None:
+    """Only errors that are written for agents repeat their words, in one of the six categories."""
+    secret = "/home/somebody/.env: WALLET_KEY"
+    for method in ("", "tools/list", "tools/call"):
+        reply = refuse(exchange(method, era), make(kind, secret))
+        if kind not in OWN_WORDS:
+            assert "somebody" not in reply.body.decode()
+            assert "WALLET_KEY" not in reply.body.decode()
+        body = cast("dict[str, JsonObject]", json.loads(reply.body))
+        told = body["error"]["data"] if "error" in body else body["result"]["structuredContent"]
+        assert isinstance(told, dict)
+        assert {"category", "code", "message"} <= set(told)
+        assert told["category"] in {
+            "validation",
+            "upstream",
+            "flow",
+            "auth",
+            "limit",
+            "not_available",
+        }
+        assert ("error" in body) or method == "tools/call"
+
+
+def test_own_codes_are_outside_of_the_reserved_range() -> None:
+    """A code of the gateway's own is none of JSON-RPC's or MCP's."""
+    reply = refuse(exchange("tools/list"), errors.TargetUnavailableError("x"))
+    code = cast("dict[str, dict[str, int]]", json.loads(reply.body))["error"]["code"]
+    assert not -32768 <= code <= -32000
+
+
+class Nowhere:
+    """A recorder that keeps nothing."""
+
+    async def record(self, entry: CallRecord) -> None:
+        """Forget it."""
+        del entry
+
+
+def unreachable(ref: TargetRef) -> Target:
+    """Have no targets."""
+    raise errors.TargetUnavailableError(ref.workload)
+
+
+def application(tokens: TokenIndex) -> Application:
+    """Make the application without any role."""
+    clock, bounds = SystemClock(), GatewaySettings(hosts=("h",), max_body_bytes=2000)
+    table = Table(unreachable, patience=0.0, max_waiting=0)
+    common = Common({"name": "g", "version": "1"}, "boot", clock)
+    chain = build_chain(table, tokens, Nowhere(), common, bounds)
+    made = Application(chain, table, clock)
+    made.allow(bounds, frozenset())
+    return made
+
+
+HEADER_NAMES = st.sampled_from(
+    [
+        b"accept",
+        b"authorization",
+        b"content-type",
+        b"content-length",
+        b"mcp-protocol-version",
+        b"mcp-method",
+        b"mcp-name",
+        b"origin",
+    ]
+)
+HEADER_VALUES = st.sampled_from(
+    [b"application/json", b"2026-07-28", b"2025-11-25", b"tools/call", b"=?base64?x?=", b"99", b""]
+) | st.binary(max_size=20)
+PATHS = st.sampled_from(["/r/mcp", "/ready", "/health", "/.well-known/x"]) | st.text(max_size=12)
+ANY: st.SearchStrategy[Json] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(width=16) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+METAS: st.SearchStrategy[Json] = st.just(mcp.envelope({"name": "c", "version": "1"})) | ANY
+METHODS = ["initialize", "ping", "tools/list", "tools/call", "server/discover", "x", ""]
+PARAMS = st.fixed_dictionaries(
+    {},
+    optional={
+        "_meta": METAS,
+        "name": st.sampled_from(["echo", "é", ""]) | ANY,
+        "arguments": ANY,
+        "cursor": ANY,
+        "protocolVersion": st.sampled_from(["2025-06-18", "2026-07-28"]) | ANY,
+    },
+)
+REQUESTS = st.fixed_dictionaries(
+    {
+        "jsonrpc": st.just("2.0"),
+        "id": st.integers() | st.text(max_size=3),
+        "method": st.sampled_from(METHODS),
+    },
+    optional={"params": PARAMS},
+)
+WILD = st.fixed_dictionaries(
+    {"jsonrpc": st.sampled_from(["2.0", "2.0", "2.0", "1.0"])},
+    optional={
+        "id": st.integers() | st.text(max_size=3) | ANY,
+        "method": st.sampled_from(METHODS) | ANY,
+        "params": PARAMS | ANY,
+        "result": ANY,
+        "error": ANY,
+    },
+)
+MESSAGES = REQUESTS | WILD
+WRITTEN = MESSAGES.map(lambda message: json.dumps(message).encode())
+BODIES = st.binary(max_size=60) | WRITTEN
+
+
+async def answer(
+    path: str, method: str, headers: list[tuple[bytes, bytes]], body: bytes, *, known: bool
+) -> tuple[int, bytes]:
+    """Send one request to a gateway that has one agent, and tell the reply."""
+    tokens, minted = TokenIndex(SystemClock()), mint()
+    now = SystemClock().now()
+    record = TokenRecord(
+        minted.id,
+        AgentName("a"),
+        RoleName("r"),
+        minted.digest,
+        "active",
+        now,
+        now + timedelta(hours=1),
+    )
+    tokens.add(record)
+    head = [(b"host", b"h"), *headers]
+    if known:
+        head.append((b"authorization", b"Bearer " + minted.text.get_secret_value().encode()))
+    pieces = [body[:20], body[20:]]
+    queue = [
+        Received(type="http.request", body=piece, more_body=more)
+        for piece, more in zip(pieces, (True, False), strict=True)
+    ]
+    sent: list[Start | Body] = []
+
+    async def receive() -> Received:
+        return queue.pop(0) if queue else Received(type="http.disconnect")
+
+    async def send(message: Start | Body) -> None:
+        sent.append(message)
+
+    scope = Scope(type="http", method=method, path=path, query_string=b"", headers=head)
+    await application(tokens)(scope, receive, send)
+    start, content = sent
+    assert start["type"] == "http.response.start"
+    assert content["type"] == "http.response.body"
+    return start["status"], content["body"]
+
+
+@given(
+    st.just("/r/mcp") | PATHS,
+    st.sampled_from(["POST", "GET", "DELETE", "X"]),
+    st.lists(st.tuples(HEADER_NAMES, HEADER_VALUES), max_size=8),
+    BODIES,
+    st.booleans(),
+)
+async def test_no_head_is_unexpected(
+    path: str, method: str, headers: list[tuple[bytes, bytes]], body: bytes, known: bool
+) -> None:
+    """Whatever a request's head is, it is answered, and never with 500."""
+    status, _ = await answer(path, method, headers, body, known=known)
+    assert 200 <= status < 500 or path == "/ready"
+
+
+@given(
+    st.sampled_from([b"", b"2025-06-18", b"2026-07-28", b"x"]),
+    st.booleans(),
+    MESSAGES,
+)
+@settings(max_examples=300)
+async def test_no_message_is_unexpected(version: bytes, honest: bool, message: JsonObject) -> None:
+    """Whatever an agent's message is, it is answered in its form, and never as an internal one."""
+    method = str(message.get("method")).encode() if honest else b"tools/call"
+    headers = [(b"content-type", b"application/json"), (b"accept", b"*/*")]
+    headers += [(b"mcp-method", method), (b"mcp-name", b"echo")]
+    if version:
+        headers.append((b"mcp-protocol-version", version))
+    body = json.dumps(message).encode()
+    status, content = await answer("/r/mcp", "POST", headers, body, known=True)
+    assert 200 <= status < 500
+    assert b"Internal error" not in content
+    event(f"status {status}")
+    if content:
+        assert cast("JsonObject", json.loads(content))["jsonrpc"] == "2.0"
+    else:
+        assert status == 202

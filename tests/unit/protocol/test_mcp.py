@@ -1,0 +1,233 @@
+"""The gateway's own tables against the SDK's, and the rewriting between eras."""
+
+import mcp_types
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mcp.shared import inbound
+from mcp_types import jsonrpc as sdk_jsonrpc
+from mcp_types import methods, version
+
+from orchestrator.errors import (
+    HeaderMismatchError,
+    InvalidParamsError,
+    NotRelayedError,
+    UnsupportedVersionError,
+)
+from orchestrator.model.base import JsonObject
+from orchestrator.protocol import headers, jsonrpc, mcp
+
+INFO: JsonObject = {"name": "g", "version": "1"}
+
+
+def test_constants_are_those_of_the_sdk() -> None:
+    """Revisions, codes, keys and statuses repeat `mcp_types`."""
+    assert mcp.MODERN_VERSIONS == version.MODERN_PROTOCOL_VERSIONS
+    assert mcp.LATEST_MODERN == version.LATEST_MODERN_VERSION
+    assert mcp.LATEST_LEGACY == version.LATEST_HANDSHAKE_VERSION
+    assert set(version.HANDSHAKE_PROTOCOL_VERSIONS) == mcp.LEGACY_HEADERS
+    assert set(mcp.LEGACY_VERSIONS) < set(version.HANDSHAKE_PROTOCOL_VERSIONS)
+    assert mcp_types.PROTOCOL_VERSION_META_KEY == mcp.VERSION_KEY
+    assert mcp_types.CLIENT_INFO_META_KEY == mcp.CLIENT_INFO_KEY
+    assert mcp_types.CLIENT_CAPABILITIES_META_KEY == mcp.CLIENT_CAPABILITIES_KEY
+    assert mcp_types.LOG_LEVEL_META_KEY == mcp.LOG_LEVEL_KEY
+    assert mcp_types.SERVER_INFO_META_KEY == mcp.SERVER_INFO_KEY
+    assert sdk_jsonrpc.HEADER_MISMATCH == mcp.HEADER_MISMATCH
+    assert sdk_jsonrpc.MISSING_REQUIRED_CLIENT_CAPABILITY == mcp.MISSING_CAPABILITY
+    assert sdk_jsonrpc.UNSUPPORTED_PROTOCOL_VERSION == mcp.UNSUPPORTED_VERSION
+    assert sdk_jsonrpc.URL_ELICITATION_REQUIRED == mcp.URL_ELICITATION_REQUIRED
+    assert sdk_jsonrpc.PARSE_ERROR == jsonrpc.PARSE_ERROR
+    assert sdk_jsonrpc.INVALID_REQUEST == jsonrpc.INVALID_REQUEST
+    assert sdk_jsonrpc.METHOD_NOT_FOUND == jsonrpc.METHOD_NOT_FOUND
+    assert sdk_jsonrpc.INVALID_PARAMS == jsonrpc.INVALID_PARAMS
+    assert sdk_jsonrpc.INTERNAL_ERROR == jsonrpc.INTERNAL_ERROR
+    assert inbound.ERROR_CODE_HTTP_STATUS == mcp.STATUS_OF_CODE
+    assert inbound.NAME_BEARING_METHODS == mcp.NAME_PARAMETER
+
+
+def test_served_methods_exist() -> None:
+    """Every served method is one of its era's revisions in the SDK."""
+    for era, versions in (("legacy", mcp.LEGACY_VERSIONS), ("modern", mcp.MODERN_VERSIONS)):
+        for method, served in mcp.SERVED["legacy" if era == "legacy" else "modern"].items():
+            assert method == served
+            for revision in versions:
+                assert (method, revision) in methods.CLIENT_REQUESTS
+
+
+def test_answers_are_valid_results() -> None:
+    """What the gateway answers itself is what the SDK's models of each revision accept."""
+    tools: tuple[JsonObject, ...] = ({"name": "a", "inputSchema": {"type": "object"}},)
+    for revision in mcp.LEGACY_VERSIONS:
+        for method, result in (
+            ("initialize", mcp.initialize_result(revision, INFO)),
+            ("tools/list", mcp.list_result(tools)),
+        ):
+            _ = methods.validate_server_result(
+                method, revision, mcp.result_for("legacy", result, INFO)
+            )
+    for method, result in (
+        ("server/discover", mcp.discover_result()),
+        ("tools/list", mcp.list_result(tools)),
+    ):
+        _ = methods.validate_server_result(
+            method, mcp.LATEST_MODERN, mcp.result_for("modern", result, INFO)
+        )
+
+
+def test_result_changes_era() -> None:
+    """The modern keys are added toward a modern caller and removed toward a legacy one."""
+    content: JsonObject = {"content": [], "isError": False}
+    modern = mcp.result_for("modern", {**content, "_meta": {"a": 1}}, INFO)
+    assert modern == {
+        **content,
+        "resultType": "complete",
+        "_meta": {"a": 1, mcp.SERVER_INFO_KEY: INFO},
+    }
+    assert mcp.result_for("legacy", modern, INFO) == {**content, "_meta": {"a": 1}}
+    stamped = mcp.result_for("modern", {**content, "_meta": {mcp.SERVER_INFO_KEY: {}}}, INFO)
+    assert stamped["_meta"] == {mcp.SERVER_INFO_KEY: INFO}
+    assert mcp.result_for("legacy", stamped, INFO) == content
+
+
+def test_call_is_rewritten_at_the_hop() -> None:
+    """Connection keys are restamped or dropped, unknown parameters and progress are left behind."""
+    meta: JsonObject = {
+        **mcp.envelope({"name": "caller"}),
+        mcp.LOG_LEVEL_KEY: "debug",
+        mcp.PROGRESS_TOKEN_KEY: 1,
+        "traceparent": "00",
+    }
+    params: JsonObject = {"name": "t", "arguments": {"a": 1}, "_meta": meta, "task": {"ttl": 1}}
+    call = mcp.parse_tool_call(params)
+    legacy = mcp.upstream_call(call, "legacy", INFO, "r1")
+    assert legacy == {
+        "name": "t",
+        "arguments": {"a": 1},
+        "_meta": {"traceparent": "00", mcp.REQUEST_ID_KEY: "r1"},
+    }
+    modern = mcp.upstream_call(call, "modern", INFO, "r1")
+    assert modern["_meta"] == {
+        "traceparent": "00",
+        mcp.REQUEST_ID_KEY: "r1",
+        mcp.VERSION_KEY: mcp.LATEST_MODERN,
+        mcp.CLIENT_CAPABILITIES_KEY: {},
+        mcp.CLIENT_INFO_KEY: INFO,
+    }
+    bare = mcp.upstream_call(mcp.parse_tool_call({"name": "t"}), "legacy", INFO, "r1")
+    assert "arguments" not in bare
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"name": 1}, {"name": "a", "arguments": 1}, {"name": "a", "_meta": []}],
+)
+def test_calls_of_a_wrong_shape_are_refused(params: JsonObject) -> None:
+    """A name that is no text, arguments or `_meta` that are no objects, are invalid."""
+    with pytest.raises(InvalidParamsError):
+        _ = mcp.parse_tool_call(params)
+
+
+def test_versions_are_agreed_on() -> None:
+    """A served legacy revision is echoed, anything else is answered with the newest legacy one."""
+    assert mcp.agree_on_version({"protocolVersion": "2025-06-18"}) == "2025-06-18"
+    assert mcp.agree_on_version({"protocolVersion": "2026-07-28"}) == "2025-11-25"
+    with pytest.raises(InvalidParamsError):
+        _ = mcp.agree_on_version({})
+    mcp.check_modern_version("2026-07-28")
+    with pytest.raises(UnsupportedVersionError):
+        mcp.check_modern_version("2025-11-25")
+
+
+def test_questions_are_not_relayed() -> None:
+    """Only a complete result passes."""
+    mcp.check_relayed({})
+    mcp.check_relayed({"resultType": "complete"})
+    for kind in ("input_required", "task", None):
+        with pytest.raises(NotRelayedError):
+            mcp.check_relayed({"resultType": kind})
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_header_values_are_written_like_the_sdk_does(value: str) -> None:
+    """Any text survives a header, in the SDK's own spelling."""
+    written = headers.encode_value(value)
+    assert written == inbound.encode_header_value(value)
+    assert headers.decode_value(written.encode("latin-1")) == value
+
+
+@pytest.mark.parametrize("value", ["=?base64?x?=", "=?base64?ZWN=?=", "=?base64?/w==?="])
+def test_broken_wrapping_matches_nothing(value: str) -> None:
+    """A wrapping that is no canonical Base64 of UTF-8 reads as nothing."""
+    assert headers.decode_value(value.encode()) is None
+    assert inbound.decode_header_value(value) is None
+
+
+SCHEMAS: list[JsonObject] = [
+    {"properties": {"a": {"type": "string", "x-mcp-header": "A"}}},
+    {"properties": {"a": {"type": "integer", "x-mcp-header": "A"}}},
+    {"properties": {"a": {"type": "boolean", "x-mcp-header": "A"}}},
+    {"properties": {"o": {"properties": {"a": {"type": "string", "x-mcp-header": "A"}}}}},
+    {"properties": {"a": {"type": "number", "x-mcp-header": "A"}}},
+    {"properties": {"a": {"type": ["string"], "x-mcp-header": "A"}}},
+    {"properties": {"a": {"type": "string", "x-mcp-header": "A B"}}},
+    {"properties": {"a": {"type": "string", "x-mcp-header": 5}}},
+    {"x-mcp-header": "A", "type": "string"},
+    {"items": {"type": "string", "x-mcp-header": "A"}},
+    {"anyOf": [{"properties": {"a": {"type": "string", "x-mcp-header": "A"}}}]},
+    {"$defs": {"d": {"type": "string", "x-mcp-header": "A"}}},
+    {"default": {"x-mcp-header": "A"}},
+    {
+        "properties": {
+            "a": {"type": "string", "x-mcp-header": "A"},
+            "b": {"type": "string", "x-mcp-header": "a"},
+        }
+    },
+]
+ARGUMENTS: list[JsonObject] = [
+    {},
+    {"a": None},
+    {"a": "x"},
+    {"a": " ü "},
+    {"a": 42},
+    {"a": 42.0},
+    {"a": 10**5000},
+    {"a": True},
+    {"a": [1]},
+    {"o": {"a": "x"}},
+    {"o": 1},
+]
+VALUES = [
+    None,
+    "x",
+    "42",
+    "42.0",
+    "42.5",
+    "true",
+    "9" * 5000,
+    "=?base64?IMO8IA==?=",
+    "=?base64?!?=",
+]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_parameter_headers_agree_with_the_sdk(schema: JsonObject) -> None:
+    """For every pairing of schema, argument and header the SDK would decide alike."""
+    rules = headers.parameter_headers(schema)
+    for arguments in ARGUMENTS:
+        for value in VALUES:
+            sent = [] if value is None else [("mcp-param-a", value)]
+            expected = inbound.validate_mcp_param_headers(schema, arguments, dict(sent))
+            raw = [(name.encode(), text.encode()) for name, text in sent]
+            try:
+                headers.check_parameters(rules, arguments, raw)
+            except HeaderMismatchError:
+                assert expected is not None, (schema, arguments, value)
+            else:
+                assert expected is None, (schema, arguments, value)
+
+
+def test_repeated_parameter_header_is_refused() -> None:
+    """Two copies of a header would let two readers differ."""
+    rules = headers.parameter_headers(SCHEMAS[0])
+    with pytest.raises(HeaderMismatchError):
+        headers.check_parameters(rules, {"a": "x"}, [(b"mcp-param-a", b"x")] * 2)
