@@ -16,7 +16,7 @@ def main() -> int:
     from orchestrator.cli.daemon_log import configure_log
     from orchestrator.errors import AgentsError
     from orchestrator.paths import Paths
-    from orchestrator.wiring import run_daemon
+    from orchestrator.wiring.daemon import run_daemon
 
     gc.freeze()
     gc.enable()

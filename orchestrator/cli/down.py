@@ -13,7 +13,7 @@ from orchestrator.control.state import read_state
 from orchestrator.errors import AgentsError, ControlUnavailableError, NotRunningError
 from orchestrator.paths import Paths
 from orchestrator.runtimes.fence import end_orphan
-from orchestrator.wiring import engine_of
+from orchestrator.wiring.engine import engine_of
 
 SPARE_SECONDS: Final = 20.0
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import cast
 
 from orchestrator.cli.output import note
 from orchestrator.control.admin_client import RemoteError
@@ -46,8 +47,9 @@ def report(error: AgentsError) -> int:
 
 def report_unexpected(error: Exception) -> int:
     """Tell an error that nobody expected, by its kind only: its text may hold anything."""
-    if isinstance(error, OSError) and isinstance(error.filename, str):
-        note(f"agents: {error.filename}: {error.strerror}")
+    if isinstance(error, OSError) and error.strerror:
+        name = cast("object", error.filename)
+        note(f"agents: {name}: {error.strerror}" if name else f"agents: {error.strerror}")
         return AgentsError.exit_code
     note(f"agents: unexpected {type(error).__name__}; this is a mistake in Bandmaster")
     note("Set AGENTS_DEBUG=1 to see where it happened, and please report it.")

@@ -26,7 +26,7 @@ def issue(project: Path | None, role: str, agent: str, ttl: str, *, as_json: boo
     except NotRunningError:
         from orchestrator.config.project import load_project, select_roles
         from orchestrator.control.orders import describe_issued
-        from orchestrator.wiring import open_desk
+        from orchestrator.wiring.tokens import open_desk
 
         _ = select_roles(load_project(paths.root), [role])
         with open_desk(paths) as desk:
@@ -48,7 +48,7 @@ def list_all(project: Path | None, *, as_json: bool) -> None:
         body = cast("list[Object]", ask_once(paths.control_socket, {"op": "token.list"}))
     except NotRunningError:
         from orchestrator.control.orders import describe_token
-        from orchestrator.wiring import open_desk
+        from orchestrator.wiring.tokens import open_desk
 
         with open_desk(paths) as desk:
             body = [cast("Object", describe_token(record)) for record in desk.list()]
@@ -73,7 +73,7 @@ def revoke(project: Path | None, token_id: str, *, as_json: bool) -> None:
     except NotRunningError:
         from orchestrator.control.orders import describe_token
         from orchestrator.model.names import TokenId
-        from orchestrator.wiring import open_desk
+        from orchestrator.wiring.tokens import open_desk
 
         with open_desk(paths) as desk:
             record = desk.revoke(TokenId(token_id), "revoked by an operator")

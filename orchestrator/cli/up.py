@@ -1,5 +1,6 @@
 """`agents up` and `agents restart`: start the engine or join it, and follow until settled."""
 
+import gc
 import os
 import signal
 import sys
@@ -36,7 +37,7 @@ from orchestrator.paths import Paths
 from orchestrator.runtimes.fence import end_orphan
 from orchestrator.runtimes.variables import read_variables, write_variables
 from orchestrator.secrets.resolve import SecretResolver
-from orchestrator.wiring import bind, engine_of
+from orchestrator.wiring.engine import bind, engine_of
 
 CONTROL_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.01
@@ -286,6 +287,7 @@ def _tell_result(body: Object, *, as_json: bool) -> None:
 
 def _stay(paths: Paths, *, joined: bool, as_json: bool) -> None:
     """Show the status until Ctrl-C; then stop everything, unless somebody else started it."""
+    gc.enable()  # the command line goes without; from here on it may run for weeks
     try:
         with _signals_as_interrupts():
             _watch(paths, as_json=as_json)

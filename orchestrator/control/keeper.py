@@ -3,7 +3,7 @@
 import random
 import signal
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, final
@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 
 from orchestrator.clock import Clock
 from orchestrator.control.attest import Attestation, attest
+from orchestrator.control.dataplane import DataPlane
 from orchestrator.control.last_words import end_of, last_words
 from orchestrator.control.lifecycle import History, Silence, after_failure, after_silence
 from orchestrator.control.publish import Publisher
@@ -26,6 +27,7 @@ from orchestrator.errors import (
     SecretError,
     UpstreamError,
     WorkloadError,
+    WorkloadNotReadyError,
 )
 from orchestrator.model.names import SecretName, WorkloadName
 from orchestrator.model.server import EraChoice
@@ -36,9 +38,10 @@ from orchestrator.runtimes.base import Process, Runtime
 from orchestrator.runtimes.identity import is_alive, processor_seconds
 from orchestrator.runtimes.probe import Attested
 
-SECRET_POLL_SECONDS: Final = 5.0
 ENGINE_POLL_SECONDS: Final = 1.0
 KILL_SECONDS: Final = 10.0
+# How long the news of an end may take, once the gateway has noticed it.
+GONE_SECONDS: Final = 1.0
 # A caller may wait at the gateway for a process that comes back at least this soon.
 SHORT_ABSENCE_SECONDS: Final = 5.0
 
@@ -58,6 +61,7 @@ class Services:
         clock: Time.
         log: Structured log.
         changed: Called after every change that a person would see.
+        secret_poll_seconds: How often a role looks for a secret that was missing.
     """
 
     runtime: Runtime
@@ -69,6 +73,7 @@ class Services:
     clock: Clock
     log: FilteringBoundLogger
     changed: Callable[[], None]
+    secret_poll_seconds: float = 5.0
 
 
 @final
@@ -99,6 +104,7 @@ class Keeper:
         self._ready_since: float | None = None
         self._retry_at: float | None = None
         self._failed_once = False
+        self._may_adopt = True
         self._ends: dict[int, int | None] = {}
         self._end_seen = anyio.Event()
         self._tools_changed = anyio.Event()
@@ -166,34 +172,42 @@ class Keeper:
 
     async def run(self) -> None:
         """Keep the workload until cancelled."""
-        adopt = True
         while True:
             try:
-                process = await self._obtain(adopt=adopt)
-                adopt = False
-                await self._make_ready(process)
-                code = await self._watch(process)
-                await self._after_exit(code)
-            except AttestationError as error:
-                await self._quarantine(error)
-            except SecretError as error:
-                await self._block(error)
+                await self._keep_one()
             except RuntimeUnavailableError as error:
                 self._move(Phase.BACKOFF, str(error), "The engine is asked again.")
                 await anyio.sleep(ENGINE_POLL_SECONDS)
-            except (WorkloadError, UpstreamError) as error:
-                await self._after_failure(error)
 
-    async def _obtain(self, *, adopt: bool) -> Process:
+    async def _keep_one(self) -> None:
+        """Keep one process, from where it is found to its end, and to what follows from that."""
+        try:
+            process = await self._obtain()
+            self._may_adopt = False
+            await self._make_ready(process)
+            code = await self._watch(process)
+            await self._after_exit(code)
+        except AttestationError as error:
+            await self._quarantine(error)
+        except SecretError as error:
+            await self._block(error)
+        except RuntimeUnavailableError:
+            raise
+        except AgentsError as error:
+            await self._after_failure(error)
+
+    async def _obtain(self) -> Process:
         """Adopt the running process, or launch one."""
         services, spec = self._services, self.spec
-        self._move(Phase.STARTING, "")
+        if self.phase is not Phase.BLOCKED:  # it stays so until nothing is missing any more
+            self._move(Phase.STARTING, "")
         observed = (await services.runtime.observe()).get(spec.name)
         record = services.state.state.processes.get(spec.name)
         running = observed is not None and observed.state is EngineState.RUNNING
-        if running and observed and not observed.waiting:
+        # Without a process the engine is about to start the next seat.
+        if running and observed and observed.pid and not observed.waiting:
             if (
-                adopt
+                self._may_adopt
                 and record is not None
                 and record.pid == observed.pid
                 and is_alive(record.pid, record.started, record.boot_id)
@@ -209,6 +223,8 @@ class Keeper:
             await self._kill(observed.pid)
         services.state.drop_process(spec.name)
         self._secrets = await services.secrets(spec)
+        if self.phase is Phase.BLOCKED:
+            self._move(Phase.STARTING, "")
         self._log_begin = end_of(services.log_of(spec.role))
         await services.runtime.start(spec)
         self.process = None
@@ -225,9 +241,16 @@ class Keeper:
         era = services.state.state.eras.get(spec.server)
         chosen = spec.era if spec.era != "auto" or era is None else era
         begun = services.clock.monotonic()
-        opened = await self._unless_it_ends(
-            process, lambda: services.probe(process, spec, chosen, self._record)
-        )
+        try:
+            opened = await self._unless_it_ends(
+                process, lambda: services.probe(process, spec, chosen, self._record)
+            )
+        except (UpstreamError, WorkloadNotReadyError):
+            if chosen != spec.era:  # it was remembered, and may be of another version
+                eras = dict(services.state.state.eras)
+                _ = eras.pop(spec.server, None)
+                services.state.update(eras=eras)
+            raise
         self._attested = attest(spec, opened.tools)
         record = ProcessRecord(
             pid=process.pid,
@@ -257,34 +280,45 @@ class Keeper:
         )
 
     async def _watch(self, process: Process) -> int | None:
-        """Return the exit code when the process ends; make it end when it is wedged."""
+        """Return the exit code when the process ends.
+
+        Raises:
+            AttestationError: It shows tools that it must not have.
+            WorkloadNotReadyError: It lives and does not answer.
+            UpstreamError: It does not list its tools after a change.
+        """
         services, probe = self._services, self.spec.probe
         plane = await services.publisher.plane()
         silence = Silence(worked=processor_seconds(process.pid))
         while True:
+            ended: bool | None = None
             with anyio.move_on_after(probe.every.total_seconds()):
-                if await self._ended_or_tools_changed(process):
-                    return self._ends.pop(process.pid)
-                listed = await plane.list_tools(self.spec.name)
-                self._attested = attest(self.spec, listed)
-                self._log.info("tools attested again", tools=len(self._attested.tools))
-                self._publish()
-                services.changed()
+                ended = await self._ended_or_tools_changed(process)
+            if ended:
+                return self._ends.pop(process.pid)
+            if not self.active:
+                continue  # no traffic yet, or no more
+            if ended is False:
+                await self._attest_again(process, plane)
                 continue
             pulse = plane.pulse(self.spec.name)
             now = services.clock.monotonic()
-            if pulse is None or now - pulse.heard < probe.every.total_seconds():
-                silence = replace(silence, misses=0, busy_since=None)
+            worked = processor_seconds(process.pid)
+            if pulse is not None and now - pulse.heard < probe.every.total_seconds():
+                silence = Silence(worked=worked)
                 continue
-            answered = False
+            answered = lost = False
             with anyio.move_on_after(probe.patience.total_seconds()):
                 try:
                     await plane.ping(self.spec.name)
                     answered = True
                 except UpstreamError:
-                    continue  # the process ended, or is about to: the exit tells more
+                    lost = True
+            if lost:
+                await self._expect_end(process)
+                continue
             worked = processor_seconds(process.pid)
-            if answered:
+            if answered or pulse is None:
                 silence = Silence(worked=worked)
                 continue
             silence, wedged = after_silence(
@@ -292,8 +326,37 @@ class Keeper:
             )
             if wedged:
                 self._log.error("instance wedged", pid=process.pid, misses=silence.misses)
-                self.detail = "it was alive and silent, and is being replaced"
-                await self._kill(process.pid)
+                raise WorkloadNotReadyError("it was alive and silent, and is being replaced")
+
+    async def _expect_end(self, process: Process) -> None:
+        """Wait for the end of a process that the gateway does not reach any more.
+
+        Raises:
+            WorkloadNotReadyError: It did not end.
+        """
+        with anyio.move_on_after(GONE_SECONDS):
+            await self._end_of(process.pid)
+            return
+        raise WorkloadNotReadyError("the gateway lost the connection to it")
+
+    async def _attest_again(self, process: Process, plane: DataPlane) -> None:
+        """Check the tools of a server that says that they changed."""
+        name, startup = self.spec.name, self.spec.probe.startup.total_seconds()
+        try:
+            with anyio.fail_after(startup):
+                listed = await unless(
+                    lambda: self._end_of(process.pid), lambda: plane.list_tools(name)
+                )
+        except TimeoutError as error:
+            raise WorkloadNotReadyError(
+                f"its tools changed, and it did not list them within {startup:g} s"
+            ) from error
+        if listed is None:
+            return
+        self._attested = attest(self.spec, listed[0])
+        self._log.info("tools attested again", tools=len(self._attested.tools))
+        self._publish()
+        self._services.changed()
 
     async def _ended_or_tools_changed(self, process: Process) -> bool:
         """Wait for one of the two; True when the process ended."""
@@ -381,7 +444,7 @@ class Keeper:
                 f"{detail}; given up after {self._history.failures} failures",
                 hint,
             )
-            await services.runtime.stop(spec.name, spec.stop.grace)
+            await self._stop_for_good()
             await anyio.sleep_forever()
         phase = Phase.CRASH_LOOPING if verdict.looping else Phase.BACKOFF
         self._retry_at = now + verdict.delay
@@ -395,19 +458,29 @@ class Keeper:
         self._log.error("instance quarantined", tools=error.tools)
         self._move(Phase.QUARANTINED, str(error), error.hint or "")
         self._services.state.drop_process(self.spec.name)
-        await self._services.runtime.stop(self.spec.name, self.spec.stop.grace)
+        await self._stop_for_good()
         if self.process is not None:
             self._services.publisher.lose(self.spec.name, self.process.pid, str(error))
             self.process = None
         self._services.changed()
         await anyio.sleep_forever()
 
+    async def _stop_for_good(self) -> None:
+        """Have the engine end and forget the workload, as soon as there is an engine."""
+        while True:
+            try:
+                await self._services.runtime.stop(self.spec.name, self.spec.stop.grace)
+            except RuntimeUnavailableError:
+                await anyio.sleep(ENGINE_POLL_SECONDS)
+            else:
+                return
+
     async def _block(self, error: SecretError) -> None:
         """Something it needs is missing: look again now and then."""
         if self.phase is not Phase.BLOCKED or self.detail != str(error):
             self._log.warning("instance blocked", detail=str(error))
             self._move(Phase.BLOCKED, str(error), error.hint or "")
-        await anyio.sleep(SECRET_POLL_SECONDS)
+        await anyio.sleep(self._services.secret_poll_seconds)
 
     async def _kill(self, pid: int) -> None:
         """Kill the process group and wait until the engine has reaped it."""

@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
-from typing import Final, cast, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 import anyio
 import anyio.to_thread
@@ -28,8 +28,11 @@ from orchestrator.model.admin import (
 from orchestrator.model.base import JsonObject
 from orchestrator.model.names import TokenId
 from orchestrator.model.status import GatewayStatus, ProjectStatus
-from orchestrator.tokens.desk import TokenDesk
 from orchestrator.tokens.record import TokenRecord
+
+if TYPE_CHECKING:
+    # It brings SQLAlchemy, which the daemon loads beside its first instances' start.
+    from orchestrator.tokens.desk import TokenDesk
 
 # A follower hears of changes at most this often.
 QUIET_SECONDS: Final = 0.05
@@ -57,7 +60,7 @@ class Orders:
         reconciler: Reconciler,
         bootstraps: Bootstraps,
         gateway: Callable[[], GatewayStatus],
-        desk: Callable[[], Awaitable[TokenDesk]],
+        desk: "Callable[[], Awaitable[TokenDesk]]",
         group: TaskGroup,
     ) -> None:
         """Prepare.
@@ -137,13 +140,22 @@ class Orders:
         self, work: Callable[[], Awaitable[None]]
     ) -> AsyncGenerator[Progress | Result]:
         job = _Job()
-        self._group.start_soon(_do, work, job)
+        self._group.start_soon(self._do, work, job)
         while not (job.done.is_set() and self._is_settled()):
             yield Progress(body=self._status())
             await self._change()
         if job.error is not None:
             raise job.error
         yield Result(body=self._status())
+
+    async def _do(self, work: Callable[[], Awaitable[None]], job: _Job) -> None:
+        try:
+            await work()
+        except AgentsError as error:
+            job.error = error
+        finally:
+            job.done.set()
+            self._reconciler.touch()
 
     def _is_settled(self) -> bool:
         gateway = self._gateway()
@@ -164,15 +176,6 @@ class Orders:
             notes=(*self._reconciler.notes(), *self._bootstraps.notes()),
         )
         return cast("JsonObject", status.model_dump(mode="json"))
-
-
-async def _do(work: Callable[[], Awaitable[None]], job: _Job) -> None:
-    try:
-        await work()
-    except AgentsError as error:
-        job.error = error
-    finally:
-        job.done.set()
 
 
 def describe_token(record: TokenRecord) -> JsonObject:

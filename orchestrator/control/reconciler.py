@@ -63,6 +63,10 @@ class Reconciler:
         """Whether no role is on its way anywhere."""
         return all(slot.is_settled for slot in self._slots.values())
 
+    def touch(self) -> None:
+        """Tell everybody who waits for a change that there is something to see."""
+        self._note_change()
+
     def notes(self) -> tuple[str, ...]:
         """Tell in words what is wrong beside the roles."""
         if not self._engine_trouble:

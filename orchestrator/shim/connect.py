@@ -34,7 +34,7 @@ STDIN: Final = 0
 STDOUT: Final = 1
 
 # How long a message waits for a gateway that is being restarted.
-_PATIENCE_SECONDS: Final = 8.0
+_PATIENCE_SECONDS: Final = 6.0
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 0.5
 # How long answers are waited for when the client has closed our input; clients give us two seconds.

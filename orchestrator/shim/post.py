@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Final, Self, cast, final
 from urllib.parse import urlsplit
 
@@ -186,6 +187,7 @@ async def _connect(endpoint: Endpoint) -> socket.socket:
             except BlockingIOError:
                 await anyio.wait_writable(connection)
         _check_connected(connection)
+        _check_owner(endpoint)
     except OSError as error:
         connection.close()
         raise TargetUnavailableError(
@@ -204,6 +206,34 @@ def _check_connected(connection: socket.socket) -> None:
     # Where nobody listens, the kernel may give the connection the same port at both ends.
     if cast("object", connection.getsockname()) == cast("object", connection.getpeername()):
         raise ConnectionRefusedError
+
+
+def _check_owner(endpoint: Endpoint) -> None:
+    """Make sure that no other user of this machine took the port while the gateway was away.
+
+    Raises:
+        TargetUnavailableError: Somebody did; the token is not for them.
+    """
+    table = Path("/proc/net/tcp6" if ":" in endpoint.host else "/proc/net/tcp")
+    try:
+        owners = listeners(table.read_text("ascii"), endpoint.port)
+    except OSError:
+        return  # no Linux
+    if not owners <= {0, os.geteuid()}:
+        raise TargetUnavailableError(
+            f"port {endpoint.port} belongs to another user now; nothing was sent",
+            hint="See `agents status`.",
+        )
+
+
+def listeners(table: str, port: int) -> frozenset[int]:
+    """Tell the users that listen on a port, from a kernel's table of connections.
+
+    Source: Linux, Documentation/networking/proc_net_tcp.rst.
+    """
+    rows = (line.split() for line in table.splitlines()[1:])
+    ending = f":{port:04X}"
+    return frozenset(int(row[7]) for row in rows if row[3] == "0A" and row[1].endswith(ending))
 
 
 async def _send(connection: socket.socket, data: bytes) -> None:

@@ -165,10 +165,12 @@ class Stage:
                 yield client
 
     @asynccontextmanager
-    async def raw(self, role: str) -> AsyncGenerator[Raw]:
+    async def raw(self, role: str, stdout: int = subprocess.PIPE) -> AsyncGenerator[Raw]:
         """Start the program, and end it with its input."""
         with self.errors.open("wb") as errors:
-            process = await anyio.open_process([str(AGENTS), *self.argv(role)], stderr=errors)
+            process = await anyio.open_process(
+                [str(AGENTS), *self.argv(role)], stdout=stdout, stderr=errors
+            )
         async with process:
             try:
                 yield Raw(process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -31,6 +32,7 @@ from orchestrator.model.desired import Desired, GatewaySettings
 from orchestrator.model.names import RoleName, ServerName, WorkloadName
 from orchestrator.model.snapshot import Pulse, Snapshot
 from orchestrator.model.workload import WorkloadSpec
+from orchestrator.protocol import jsonrpc, mcp
 from orchestrator.runtimes.channel import Channel
 from orchestrator.runtimes.engine import Engine, EngineFiles
 from orchestrator.runtimes.identity import look_up
@@ -105,9 +107,28 @@ class Plane(DataPlane):
     async def list_tools(self, workload: WorkloadName) -> tuple[JsonObject, ...]:
         return await self.gateway.list_tools(workload)
 
+    async def call(self, role: str, tool: str, arguments: JsonObject) -> str:
+        """Call a tool through the gateway's own connection; return the text of its result."""
+        workload = WorkloadName(self.route(role).split()[0])
+        target = self.gateway._table.target(workload)
+        assert target is not None
+        call = mcp.ToolCall(tool, arguments, {})
+        target.claim()
+        try:
+            response = await target.call(call, "test", _wait)
+        finally:
+            target.release()
+        assert response.result is not None
+        content = cast("list[dict[str, str]]", response.result["content"])
+        return content[0]["text"]
+
     def route(self, role: str) -> str:
         """Tell where a role's calls go now."""
         return self._before.get(role, "gone")
+
+
+async def _wait(future: asyncio.Future[jsonrpc.Response]) -> jsonrpc.Response:
+    return await future
 
 
 @final
@@ -217,6 +238,12 @@ class Project:
     def noted(self) -> list[str]:
         """Tell what the servers wrote down."""
         return self.notes.read_text().splitlines() if self.notes.exists() else []
+
+    async def until_empty(self) -> None:
+        """Wait until the engine knows no workload any more."""
+        with anyio.fail_after(SECONDS):
+            while await self.runtime.observe():  # noqa: ASYNC110  the engine is another process
+                await anyio.sleep(0.01)
 
     def state(self) -> StateFile:
         """Read the state."""

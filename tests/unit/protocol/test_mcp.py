@@ -231,3 +231,68 @@ def test_repeated_parameter_header_is_refused() -> None:
     rules = headers.parameter_headers(SCHEMAS[0])
     with pytest.raises(HeaderMismatchError):
         headers.check_parameters(rules, {"a": "x"}, [(b"mcp-param-a", b"x")] * 2)
+
+
+def classify(sent: dict[str, str], method: str, params: JsonObject) -> int | None:
+    """Check a modern request as the gateway does; tell the code of the refusal."""
+    try:
+        named = mcp.check_envelope(params)
+        raw = {name.encode(): value.encode("latin-1") for name, value in sent.items()}
+        headers.check_standard(raw, named, method, params)
+        mcp.check_modern_version(str(named))
+    except InvalidParamsError:
+        return mcp_types.INVALID_PARAMS
+    except HeaderMismatchError:
+        return mcp.HEADER_MISMATCH
+    except UnsupportedVersionError:
+        return mcp.UNSUPPORTED_VERSION
+    return None
+
+
+@given(
+    st.sampled_from([None, "2026-07-28", "2027-01-01"]),
+    st.sampled_from([None, "tools/call", "tools/list"]),
+    st.sampled_from([None, "a", "b", "=?base64?YQ==?=", "=?base64?YR==?="]),
+    st.sampled_from([None, "2026-07-28", "2027-01-01"]),
+    st.sampled_from(["tools/call", "tools/list"]),
+    st.sampled_from([None, "a", 5]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_requests_are_checked_like_the_sdk_does(  # noqa: PLR0917 - each is drawn on its own
+    version_header: str | None,
+    method_header: str | None,
+    name_header: str | None,
+    named: str | None,
+    method: str,
+    name: str | int | None,
+    has_capabilities: bool,
+    has_meta: bool,
+) -> None:
+    """Any disagreement of headers and body gets the code that the SDK gives it."""
+    meta: JsonObject = {} if named is None else {mcp.VERSION_KEY: named}
+    if has_capabilities:
+        meta[mcp.CLIENT_CAPABILITIES_KEY] = {}
+    params: JsonObject = {"_meta": meta} if has_meta else {}
+    if name is not None:
+        params["name"] = name
+    sent = {
+        header: value
+        for header, value in (
+            ("mcp-protocol-version", version_header),
+            ("mcp-method", method_header),
+            ("mcp-name", name_header),
+        )
+        if value is not None
+    }
+    verdict = inbound.classify_inbound_request({"method": method, "params": params}, headers=sent)
+    expected = verdict.code if isinstance(verdict, inbound.InboundLadderRejection) else None
+    assert classify(sent, method, params) == expected
+
+
+def test_capabilities_are_an_object() -> None:
+    """Capabilities of another type are invalid parameters."""
+    with pytest.raises(InvalidParamsError):
+        _ = mcp.check_envelope(
+            {"_meta": {mcp.VERSION_KEY: "2026-07-28", mcp.CLIENT_CAPABILITIES_KEY: []}}
+        )

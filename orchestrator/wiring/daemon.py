@@ -1,13 +1,13 @@
-"""Puts the daemon together: the only module that names concrete stores and drivers."""
+"""The daemon: control plane and gateway of one project, in one process."""
 
 import os
 import secrets as randomness
 import signal
 import socket
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final, cast, final
+from typing import TYPE_CHECKING, Final, final
 
 import anyio
 import anyio.to_thread
@@ -33,48 +33,20 @@ from orchestrator.model.workload import WorkloadSpec
 from orchestrator.paths import Paths
 from orchestrator.runtimes.base import Process
 from orchestrator.runtimes.channel import Channel
-from orchestrator.runtimes.engine import Engine, EngineFiles
+from orchestrator.runtimes.engine import EngineFiles
 from orchestrator.runtimes.probe import Attested, Dialogue, list_tools, probe
 from orchestrator.runtimes.supervisord import SupervisordRuntime
 from orchestrator.runtimes.variables import read_variables
 from orchestrator.secrets.resolve import SecretResolver
+from orchestrator.wiring.engine import address_of, bind
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from orchestrator.gateway.server import Gateway
     from orchestrator.tokens.desk import TokenDesk
 
 BIND_SECONDS: Final = 1.0
 LOCK_SECONDS: Final = 10.0
 NOTE_USES_SECONDS: Final = 60.0
-
-
-def engine_of(paths: Paths) -> Engine:
-    """Give the process engine of a project."""
-    return Engine(EngineFiles(paths.run, paths.logs))
-
-
-@contextmanager
-def open_desk(paths: Paths) -> "Generator[TokenDesk]":
-    """Open the tokens of a project in which nothing runs.
-
-    Raises:
-        LockHeldError: Something does run.
-    """
-    # SQLAlchemy costs a quarter of a second to import; most commands never need it.
-    from orchestrator.tokens.desk import TokenDesk  # noqa: PLC0415
-    from orchestrator.tokens.store import TokenStore  # noqa: PLC0415
-    from orchestrator.tokens.verify import TokenIndex  # noqa: PLC0415
-
-    make_private_directory(paths.state)
-    with hold_lock(paths.lock):
-        clock = SystemClock()
-        store = TokenStore(paths.database, clock)
-        try:
-            yield TokenDesk(store, TokenIndex(clock), clock, paths.tokens)
-        finally:
-            store.close()
 
 
 @final
@@ -106,13 +78,12 @@ class Daemon:
             log_of=self._paths.log_of,
             clock=self._clock,
             log=self._log,
-            changed=self._note_change,
+            changed=lambda: None,
         )
         self._reconciler = Reconciler(services, self._bootstraps, self._url_of)
         self._status = GatewayStatus(url="", ready=False)
         self._desk: TokenDesk | None = None
         self._desk_open = anyio.Event()
-        self._changed = anyio.Event()
 
     async def run(self) -> None:
         """Work until SIGTERM; the instances run on."""
@@ -138,10 +109,6 @@ class Daemon:
                     break
 
     # What the control plane asks for.
-
-    def _note_change(self) -> None:
-        event, self._changed = self._changed, anyio.Event()
-        event.set()
 
     def _url_of(self, role: str) -> str:
         return f"{self._status.url}/{role}/mcp" if self._status.url else ""
@@ -200,7 +167,7 @@ class Daemon:
             await anyio.to_thread.run_sync(desk.keep_workstation_tokens, self._role_names())
             self._status = GatewayStatus(url=f"http://{host}:{port}", ready=True)
             self._log.info("gateway ready", url=self._status.url, hosts=listening.hosts)
-            self._note_change()
+            self._reconciler.touch()
             await anyio.sleep_forever()
 
     def _load(self) -> "tuple[Gateway, TokenDesk]":
@@ -236,7 +203,7 @@ class Daemon:
                 detail = f"{listening.host}:{listening.port} cannot be bound: {error.strerror}"
                 self._status = GatewayStatus(url="", ready=False, detail=detail)
                 self._log.error("gateway cannot listen", detail=detail)
-                self._note_change()
+                self._reconciler.touch()
                 await anyio.sleep(BIND_SECONDS)
 
     async def _wait_for_desk(self) -> "TokenDesk":
@@ -252,32 +219,6 @@ class Daemon:
 
     def _role_names(self) -> tuple[RoleName, ...]:
         return tuple(self._state.state.roles)
-
-
-def bind(listening: Listening, last_port: int = 0) -> socket.socket:
-    """Bind and listen on the gateway's address.
-
-    Args:
-        listening: The address.
-        last_port: The port to ask for first where any will do.
-
-    Raises:
-        OSError: The address cannot be had.
-    """
-    family = socket.AF_INET6 if ":" in listening.host else socket.AF_INET
-    wanted = [listening.port] if listening.port else [last_port, 0]
-    for port in wanted[:-1]:
-        try:
-            return socket.create_server((listening.host, port), family=family, backlog=1024)
-        except OSError:
-            continue
-    return socket.create_server((listening.host, wanted[-1]), family=family, backlog=1024)
-
-
-def address_of(listener: socket.socket) -> tuple[str, int]:
-    """Tell a listening socket's host, as it stands in a URL, and its port."""
-    host, port = cast("tuple[str, int]", listener.getsockname()[:2])
-    return (f"[{host}]" if ":" in host else host), port
 
 
 async def run_daemon(paths: Paths) -> None:

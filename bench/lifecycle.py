@@ -1,0 +1,150 @@
+"""How long a project takes to start, to tell its status, and to be back after a crash.
+
+    python bench/lifecycle.py [--runs 9]
+
+Each figure is printed as minimum, median and maximum. `recovery` is the time from kill -9 of a
+server to the first successful call through the gateway; `own start` is what the same server needs
+by itself, from spawn to its first answered call, measured in turn with it.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+import httpx2
+
+AGENTS = str(Path(sys.executable).with_name("agents"))
+CALL = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "tools/call",
+    "params": {
+        "name": "get_price",
+        "arguments": {"symbol": "ETH"},
+        "_meta": {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {},
+        },
+    },
+}
+
+
+def run(root: Path, *words: str) -> str:
+    """Run `agents` in a project."""
+    done = subprocess.run([AGENTS, *words], cwd=root, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Tell how long something takes, in seconds."""
+    begin = time.perf_counter()
+    _ = work()
+    return time.perf_counter() - begin
+
+
+def tell(name: str, figures: Sequence[float]) -> None:
+    """Print one figure."""
+    low, middle, high = min(figures), statistics.median(figures), max(figures)
+    print(f"{name:34} {low:8.3f} {middle:8.3f} {high:8.3f} s   n={len(figures)}")
+
+
+def call(root: Path, role: str, url: str) -> None:
+    """Make one call through the gateway; it waits while the instance comes back."""
+    token = (root / ".agents" / "tokens" / role).read_text().strip()
+    answer = httpx2.post(
+        url,
+        json=CALL,
+        timeout=30,
+        headers={
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/json, text/event-stream",
+            "MCP-Protocol-Version": "2026-07-28",
+            "Mcp-Method": "tools/call",
+            "Mcp-Name": "get_price",
+        },
+    )
+    body = cast("dict[str, dict[str, object]]", answer.json())
+    if answer.status_code != 200 or body["result"].get("isError"):
+        raise SystemExit(f"the call failed: {answer.status_code} {answer.text[:300]}")
+
+
+def own_start(root: Path) -> None:
+    """Start the same server by itself and wait for its first answered call."""
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(root),
+        "MCP_BANDS": "read",
+        "WALLETSERVER_LEDGER": str(root / ".agents" / "wallet" / "ledger.sqlite3"),
+    }
+    with subprocess.Popen(
+        [sys.executable, "-I", "-m", "walletserver"],
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        if process.stdin is None or process.stdout is None:
+            raise SystemExit("no pipes")
+        _ = process.stdin.write(json.dumps(CALL).encode() + b"\n")
+        process.stdin.flush()
+        _ = process.stdout.readline()
+        process.kill()
+
+
+def role_of(root: Path, name: str) -> dict[str, object]:
+    """Tell one role's status."""
+    body = cast("dict[str, list[dict[str, object]]]", json.loads(run(root, "status", "--json")))
+    return next(role for role in body["roles"] if role["role"] == name)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    _ = parser.add_argument("--runs", type=int, default=9)
+    runs = cast("int", parser.parse_args().runs)
+    root = Path(tempfile.mkdtemp(prefix="bm-bench-", dir="/tmp"))
+    try:
+        _ = run(root, "init")
+        _ = (root / "agents.yaml").write_text("listen: 127.0.0.1:0\n")
+        first: list[float] = []
+        cold: list[float] = []
+        for _ in range(runs):
+            shutil.rmtree(root / ".agents", ignore_errors=True)
+            first.append(timed(lambda: run(root, "up", "-d")))
+            _ = run(root, "down")
+            cold.append(timed(lambda: run(root, "up", "-d")))
+            _ = run(root, "down")
+        tell("up -d, first ever (bootstrap)", first)
+        tell("up -d, cold", cold)
+        _ = run(root, "up", "-d")
+        tell("up -d, joining", [timed(lambda: run(root, "up", "-d")) for _ in range(runs)])
+        tell("status", [timed(lambda: run(root, "status")) for _ in range(runs)])
+        tell("--help", [timed(lambda: run(root, "--help")) for _ in range(runs)])
+        own: list[float] = []
+        recovery: list[float] = []
+        url = str(role_of(root, "monitoring")["url"])
+        for _ in range(runs):
+            own.append(timed(lambda: own_start(root)))
+            os.kill(cast("int", role_of(root, "monitoring")["pid"]), signal.SIGKILL)
+            recovery.append(timed(lambda: call(root, "monitoring", url)))
+        tell("own start of the server", own)
+        tell("recovery after kill -9", recovery)
+        extra = [after - alone for after, alone in zip(recovery, own, strict=True)]
+        tell("recovery beyond its own start", extra)
+    finally:
+        _ = run(root, "down")
+        shutil.rmtree(root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

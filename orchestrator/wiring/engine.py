@@ -1,0 +1,39 @@
+"""The process engine of a project, and the gateway's address; light enough for any command."""
+
+import socket
+from typing import cast
+
+from orchestrator.model.desired import GatewaySettings
+from orchestrator.paths import Paths
+from orchestrator.runtimes.engine import Engine, EngineFiles
+
+
+def engine_of(paths: Paths) -> Engine:
+    """Give the process engine of a project."""
+    return Engine(EngineFiles(paths.run, paths.logs))
+
+
+def bind(listening: GatewaySettings, last_port: int = 0) -> socket.socket:
+    """Bind and listen on the gateway's address.
+
+    Args:
+        listening: The address.
+        last_port: The port to ask for first where any will do.
+
+    Raises:
+        OSError: The address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in listening.host else socket.AF_INET
+    wanted = [listening.port] if listening.port else [last_port, 0]
+    for port in wanted[:-1]:
+        try:
+            return socket.create_server((listening.host, port), family=family, backlog=1024)
+        except OSError:
+            continue
+    return socket.create_server((listening.host, wanted[-1]), family=family, backlog=1024)
+
+
+def address_of(listener: socket.socket) -> tuple[str, int]:
+    """Tell a listening socket's host, as it stands in a URL, and its port."""
+    host, port = cast("tuple[str, int]", listener.getsockname()[:2])
+    return (f"[{host}]" if ":" in host else host), port
