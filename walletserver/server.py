@@ -1,12 +1,13 @@
 """The MCP server: lists the registered tools and answers their calls."""
 
 import json
+import re
 import secrets
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import anyio.to_thread
 from mcp.server.mcpserver import Context, MCPServer
@@ -23,6 +24,10 @@ from walletserver.tools.bound import BoundTool
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+# Whoever stands between the agent and us may number requests; its log and ours then tell one story.
+REQUEST_ID_KEY: Final = "dev.bandmaster/requestId"
+REQUEST_ID: Final = re.compile(r"[0-9a-f]{16}")
 
 
 class InFlight:
@@ -100,7 +105,7 @@ class WalletMcpServer(MCPServer[object]):
         if tool is None:
             log_event("unknown_tool")
             raise MCPError(INVALID_PARAMS, "Unknown tool")
-        request_id = secrets.token_hex(8)
+        request_id = _request_id(context)
         started = time.monotonic()
         with self._in_flight.call():
             # Handlers wait for the ledger and the disk; a worker thread keeps the loop free. A
@@ -115,6 +120,15 @@ class WalletMcpServer(MCPServer[object]):
             elapsedMs=round((time.monotonic() - started) * 1000, 1),
         )
         return result
+
+
+def _request_id(context: Context[object, object] | None) -> str:
+    """Take the caller's id of the request, where it sent one of that shape, or make one."""
+    meta = cast("Mapping[str, object] | None", context and context.request_context.meta)
+    given = meta.get(REQUEST_ID_KEY) if meta else None
+    if isinstance(given, str) and REQUEST_ID.fullmatch(given):
+        return given
+    return secrets.token_hex(8)
 
 
 def _answer(

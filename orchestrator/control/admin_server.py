@@ -4,6 +4,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final, final
 
@@ -18,6 +19,7 @@ from orchestrator.model.admin import REQUEST, Failure, Progress, Reply, Request,
 
 MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
 REQUEST_SECONDS: Final = 10.0
+_GONE: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 Handler = Callable[[Request], AsyncGenerator[Progress | Result]]
 
 
@@ -63,7 +65,7 @@ class AdminServer:
                 return
             try:
                 await self._answer(stream)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
+            except _GONE:
                 return  # whoever asked has gone; what was asked for goes on
 
     async def _answer(self, stream: SocketStream) -> None:
@@ -80,11 +82,14 @@ class AdminServer:
             await _send(stream, _failure(error))
             return
         try:
-            async for reply in self._handler(request):
-                await _send(stream, reply)
+            async with aclosing(self._handler(request)) as replies:
+                async for reply in replies:
+                    await _send(stream, reply)
         except AgentsError as error:
             await _send(stream, _failure(error))
-        except (OSError, RuntimeError, ValueError, LookupError, AssertionError):
+        except _GONE:
+            raise
+        except Exception:  # whatever it is, it must end one request and not the daemon
             self._log.exception("control request failed", op=request.op)
             unexpected = AgentsError(f"{request.op} failed unexpectedly; see the daemon's log")
             await _send(stream, _failure(unexpected))

@@ -2,7 +2,8 @@
 
 import secrets as randomness
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 
@@ -13,7 +14,12 @@ from structlog.typing import FilteringBoundLogger
 
 from orchestrator.control.race import unless
 from orchestrator.control.state import StateFile
-from orchestrator.errors import AgentsError, SecretNotFoundError, WorkloadStartError
+from orchestrator.errors import (
+    AgentsError,
+    RuntimeUnavailableError,
+    SecretNotFoundError,
+    WorkloadStartError,
+)
 from orchestrator.files import PRIVATE_FILE, make_private_directory, write_atomically
 from orchestrator.model.base import JsonObject
 from orchestrator.model.desired import BootstrapSpec
@@ -23,6 +29,7 @@ from orchestrator.model.workload import WorkloadExit, WorkloadSpec
 from orchestrator.runtimes.base import Process, Runtime
 
 PATIENCE_SECONDS: Final = 120.0
+_SHOWN: Final = 300
 
 # Calls one tool of a process that was opened for it.
 Caller = Callable[[ToolName, JsonObject], Awaitable[JsonObject]]
@@ -38,8 +45,19 @@ class _Task:
         self.spec = spec
         self.finished = anyio.Event()
         self.error: AgentsError | None = None
-        self.process: Process | None = None
-        self.ended = anyio.Event()
+        self._ends: set[int] = set()
+        self._end_seen = anyio.Event()
+
+    def note_exit(self, pid: int) -> None:
+        """Take the news that a process ended; it may come before the launch is known."""
+        self._ends.add(pid)
+        event, self._end_seen = self._end_seen, anyio.Event()
+        event.set()
+
+    async def end_of(self, pid: int) -> None:
+        """Wait for the end of a process."""
+        while pid not in self._ends:
+            await self._end_seen.wait()
 
 
 @final
@@ -100,8 +118,8 @@ class Bootstraps:
     def note_exit(self, end: WorkloadExit) -> None:
         """Take the news that a process ended."""
         for task in self._tasks.values():
-            if task.process is not None and task.process.pid == end.pid:
-                task.ended.set()
+            if task.spec.spec.name == end.name:
+                task.note_exit(end.pid)
 
     async def _run(self, task: _Task) -> None:
         spec = task.spec
@@ -121,7 +139,8 @@ class Bootstraps:
         finally:
             if task.error is not None:
                 self._log.error("bootstrap failed", server=spec.server, detail=str(task.error))
-            with anyio.CancelScope(shield=True):
+            # Without an engine it is ended as a stray, when there is one again.
+            with anyio.CancelScope(shield=True), suppress(RuntimeUnavailableError):
                 await self._runtime.stop(spec.spec.name, spec.spec.stop.grace)
             task.finished.set()
 
@@ -131,8 +150,9 @@ class Bootstraps:
             _generate(Path(path), size)
         secrets = await self._resolve(spec.spec)
         await self._runtime.start(spec.spec)
-        task.process = process = await self._runtime.launch(spec.spec, secrets)
-        if await unless(task.ended.wait, lambda: self._call_all(process, spec)) is None:
+        process = await self._runtime.launch(spec.spec, secrets)
+        ended = partial(task.end_of, process.pid)
+        if await unless(ended, lambda: self._call_all(process, spec)) is None:
             raise WorkloadStartError(
                 "its instance ended in the middle", hint="See `agents logs bootstrap`."
             )
@@ -165,9 +185,10 @@ def _judge(call: BootstrapCall, result: JsonObject) -> None:
     if isinstance(code, str) and code in call.accept:
         return
     message = structured.get("message") if isinstance(structured, dict) else None
-    raise WorkloadStartError(
-        f"{call.tool} failed: {code or 'error'}: {message or 'no reason given'}"
-    )
+    reason = f"{code or 'error'}: {message or 'no reason given'}"
+    # The server's own words, and they end up on a terminal.
+    shown = "".join(letter if letter.isprintable() else " " for letter in reason[:_SHOWN])
+    raise WorkloadStartError(f"{call.tool} failed: {shown}")
 
 
 def _require_private(path: Path) -> None:

@@ -396,7 +396,7 @@ class Keeper:
         sentence = f"it ended by itself ({describe_exit(code)})"
         if process is not None:
             self._services.publisher.lose(self.spec.name, process.pid, sentence)
-        await self._wait_before_retry(sentence + self._last_words(), code)
+        await self._wait_before_retry(sentence + self._last_words(code), code)
 
     async def _after_failure(self, error: AgentsError) -> None:
         """A process never became ready, or could not be launched."""
@@ -406,10 +406,12 @@ class Keeper:
             self._services.publisher.lose(self.spec.name, self.process.pid, str(error))
             self.process = None
         code = error.exit if isinstance(error, _EndedError) else None
-        words = self._last_words() if isinstance(error, _EndedError) else ""
-        await self._wait_before_retry(str(error) + words, code, error.hint or "")
+        await self._wait_before_retry(str(error) + self._last_words(code), code, error.hint or "")
 
-    def _last_words(self) -> str:
+    def _last_words(self, code: int | None) -> str:
+        """Quote the log of a process that ended with an error; a killed one had no say."""
+        if not code or code < 0:
+            return ""
         log = self._services.log_of(self.spec.role)
         words = last_words(log, self._log_begin, self._secrets.values())
         return f"; its last words: {words}" if words else ""
@@ -519,7 +521,7 @@ class Keeper:
             )
         now = self._services.clock.monotonic()
         soon = self._retry_at is None or self._retry_at - now < SHORT_ABSENCE_SECONDS
-        waits = soon and self.phase in {Phase.STARTING, Phase.BACKOFF}
+        waits = soon and self.phase in {Phase.STARTING, Phase.BACKOFF, Phase.CRASH_LOOPING}
         # The tools stay known: a caller that lists them while the instance comes back is answered.
         known = () if self.phase is Phase.QUARANTINED else self._attested.tools
         classes = MappingProxyType(dict(spec.tools))

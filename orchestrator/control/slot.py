@@ -6,7 +6,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from orchestrator.control.keeper import Keeper, Services
-from orchestrator.errors import WorkloadNotReadyError
+from orchestrator.errors import AgentsError, WorkloadNotReadyError
 from orchestrator.model.names import RoleName, WorkloadName
 from orchestrator.model.status import RoleStatus
 from orchestrator.model.workload import Phase, WorkloadSpec
@@ -79,7 +79,12 @@ class Slot:
         state = self._services.state
         if self._current.keeper.phase is not Phase.READY:
             # There is no traffic to protect.
-            await self._end(self._current)
+            try:
+                await self._end(self._current)
+            except AgentsError:
+                # It could not be ended: somebody has to go on keeping it.
+                self._current = self._begin(self.spec, active=True)
+                raise
             state.keep_role(self.role, spec)
             self._current = self._begin(spec, active=True)
             return
@@ -95,9 +100,9 @@ class Slot:
                 )
         finally:
             if successor.keeper.phase is not Phase.READY:
+                self._successor = None
                 with anyio.CancelScope(shield=True):
                     await self._end(successor)
-                self._successor = None
                 self._services.changed()
         if problem is not None:
             raise problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -241,6 +242,15 @@ def test_the_foreground_shows_the_roles_and_ctrl_c_stops_everything(project: Pro
     assert "executor" in told
     assert "Everything is stopped." in told
     assert project.processes() == {}
+
+
+async def test_one_request_id_is_in_every_log_on_its_way(running: Project) -> None:
+    """The gateway's log line of a call and the server's carry the same request id."""
+    assert "3000" in await call(running, "treasury")
+
+    lines = running.agents("logs", "--daemon", "-n", "100").stdout.splitlines()
+    calls = [cast("Object", json.loads(line)) for line in lines if '"tools/call"' in line]
+    assert f'"requestId":"{calls[-1]["request_id"]}"' in running.agents("logs", "treasury").stdout
 
 
 def test_logs_show_what_an_instance_wrote(running: Project) -> None:

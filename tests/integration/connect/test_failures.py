@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
@@ -335,22 +334,20 @@ async def test_started_before_its_gateway(open_rig: OpenRig, open_stage: OpenSta
 async def test_port_of_another_user_gets_no_token(open_rig: OpenRig, open_stage: OpenStage) -> None:
     """When another user of the machine took the gateway's port, nothing is sent to it."""
     program = (
-        "import socket; s = socket.create_server(('127.0.0.1', 0));"
+        "import os, socket; os.setuid(65534); s = socket.create_server(('127.0.0.1', 0));"
         "print(s.getsockname()[1], flush=True); c, _ = s.accept(); print(len(c.recv(9)))"
     )
     async with open_rig() as rig, open_stage() as stage:
         rig.publish("treasury", await rig.start())
         _ = place(stage, rig)
-        with subprocess.Popen(
-            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, user=65534
-        ) as stranger:
+        async with await anyio.open_process([sys.executable, "-c", program]) as stranger:
             assert stranger.stdout is not None
-            port = cast("str", stranger.stdout.readline()).strip()
+            port = (await stranger.stdout.receive()).decode().strip()
             real = stage.roles["treasury"]
             stage.roles["treasury"] = f"http://127.0.0.1:{port}/treasury/mcp"
             async with stage.raw("treasury") as raw:
                 await raw.send(call(1, "echo"))
-                assert await anyio.to_thread.run_sync(stranger.stdout.readline) == "0\n"
+                assert await stranger.stdout.receive() == b"0\n"
                 stage.roles["treasury"] = real
                 assert "result" in await raw.receive()
         check_clean(stage)

@@ -198,7 +198,7 @@ async def test_a_quarantined_role_is_tried_again_when_asked(project: Project) ->
         await control.until(lambda: control.role().generation == 2)
         status = await control.until_state("quarantined")
         assert status.generation == 2
-        await control.apply(project.spec("--tools", "echo,order", known={"echo", "order"}, cut=True))
+        await control.apply(project.spec("--tools", "echo,order", cut=True))
         ready = await control.until_ready()
         assert (ready.generation, ready.tools) == (3, ("echo",))
 
@@ -257,9 +257,7 @@ async def test_a_remembered_era_may_be_over(project: Project) -> None:
 # Wedged.
 
 
-async def test_a_stopped_server_is_replaced(
-    project: Project, alive: Callable[[int], bool]
-) -> None:
+async def test_a_stopped_server_is_replaced(project: Project, alive: Callable[[int], bool]) -> None:
     """A process that is alive and answers nothing is found, killed and replaced."""
     async with project.control() as control:
         pid = await control.start(project.spec(probe=QUICK_PROBE))

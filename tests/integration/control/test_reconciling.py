@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
 from orchestrator.errors import NotRunningError, SettingsError, WorkloadNotReadyError
-from orchestrator.model.desired import Desired, GatewaySettings
+from orchestrator.model.desired import GatewaySettings
 from orchestrator.model.names import RoleName, WorkloadName
 
 if TYPE_CHECKING:
@@ -170,7 +169,8 @@ async def test_make_before_break(project: Project, alive: Callable[[int], bool])
         ]
         assert (new.state, new.generation) == ("ready", 2)
         assert not alive(old)
-        assert b"COLOUR=red" in Path(f"/proc/{new.pid}/environ").read_bytes()
+        environment = await anyio.Path(f"/proc/{new.pid}/environ").read_bytes()
+        assert b"COLOUR=red" in environment
         state = project.state().state
         assert state.roles[READER].generation == 2
         assert state.processes.keys() == {"reader.scripted.g2"}
@@ -324,7 +324,7 @@ async def test_instances_outlive_the_engine(project: Project) -> None:
         engine = await project.engine.find()
         assert engine is not None
         os.kill(engine, signal.SIGKILL)
-        await control.until(lambda: control.reconciler.notes())
+        await control.until(control.reconciler.notes)
         assert "agents up" in control.reconciler.notes()[0]
         assert control.pid() == pid
         assert await control.plane.call("reader", "echo", {}) == "{}"
@@ -346,7 +346,7 @@ async def test_nothing_that_fails_without_an_engine_ends_the_control_plane(
         engine = await project.engine.find()
         assert engine is not None
         os.kill(engine, signal.SIGKILL)
-        await control.until(lambda: control.reconciler.notes())
+        await control.until(control.reconciler.notes)
         os.kill(pid, signal.SIGKILL if restart else signal.SIGUSR1)
         _ = await control.until_state("failed" if restart else "quarantined")
         with anyio.move_on_after(0.2):

@@ -15,7 +15,7 @@ SPEC: dict[str, object] = {
     "bands": ("look", "order"),
     "mode": "agent",
     "argv": ("/usr/bin/shop",),
-    "directory": "/tmp",
+    "directory": "/srv",
     "env": {"PATH": "/usr/bin"},
     "secrets": {"SHOP_TOKEN": "file:/run/token"},
     "tools": {"list_goods": "READ", "order_goods": "WRITE"},
@@ -28,10 +28,14 @@ SPEC: dict[str, object] = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_spec() -> Callable[..., WorkloadSpec]:
     """Return the function that makes a spec; each argument replaces a field."""
-    return lambda **fields: WorkloadSpec.model_validate({**SPEC, **fields})
+
+    def make(**fields: object) -> WorkloadSpec:
+        return WorkloadSpec.model_validate({**SPEC, **fields})
+
+    return make
 
 
 @pytest.fixture

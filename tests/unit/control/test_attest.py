@@ -87,27 +87,9 @@ def test_many_tools_are_shortened_in_words_only(make_spec: MakeSpec) -> None:
 
 
 @given(st.text(min_size=1, max_size=400))
-def test_a_name_cannot_reach_the_terminal(name: str) -> None:
+def test_a_name_cannot_reach_the_terminal(make_spec: MakeSpec, name: str) -> None:
     """Whatever a server calls its tools, the sentence stays one short printable line."""
-    spec = WorkloadSpec.model_validate(
-        {
-            "role": "reader",
-            "server": "shop",
-            "bands": ("look",),
-            "mode": "agent",
-            "argv": ("/usr/bin/shop",),
-            "directory": "/tmp",
-            "env": {},
-            "secrets": {},
-            "tools": {},
-            "known": frozenset[str](),
-            "cut": False,
-            "era": "auto",
-            "restart": {},
-            "probe": {},
-            "stop": {},
-        }
-    )
+    spec = make_spec(tools={}, known=frozenset[str]())
     error = refusal(spec, name, "\x1b[2Jall is well\n")
     assert set(error.tools) == {name, "\x1b[2Jall is well\n"}
     assert str(error).isprintable()
@@ -118,33 +100,16 @@ def test_a_name_cannot_reach_the_terminal(name: str) -> None:
     shown=st.sets(st.sampled_from(["list_goods", "order_goods", "pay_bill", "other"])),
     cut=st.booleans(),
 )
-def test_nothing_beyond_the_promise_ever_passes(shown: set[str], cut: bool) -> None:
+def test_nothing_beyond_the_promise_ever_passes(
+    make_spec: MakeSpec, shown: set[str], cut: bool
+) -> None:
     """Whatever is shown, what passes is promised, and what is lost is told."""
-    promised = {"list_goods": "READ", "order_goods": "WRITE"}
-    spec = WorkloadSpec.model_validate(
-        {
-            "role": "reader",
-            "server": "shop",
-            "bands": ("look", "order"),
-            "mode": "agent",
-            "argv": ("/usr/bin/shop",),
-            "directory": "/tmp",
-            "env": {},
-            "secrets": {},
-            "tools": promised,
-            "known": frozenset({*promised, "pay_bill"}),
-            "cut": cut,
-            "era": "auto",
-            "restart": {},
-            "probe": {},
-            "stop": {},
-        }
-    )
-    try:
-        passed = attest(spec, show(*sorted(shown)))
-    except AttestationError as error:
-        assert set(error.tools) == shown - ({*promised, "pay_bill"} if cut else set(promised))
-    else:
-        names = {tool["name"] for tool in passed.tools}
-        assert names == shown & promised.keys()
-        assert set(passed.missing) == promised.keys() - shown
+    promised, known = {"list_goods", "order_goods"}, {"list_goods", "order_goods", "pay_bill"}
+    excess = shown - (known if cut else promised)
+    spec = make_spec(cut=cut)
+    if excess:
+        assert set(refusal(spec, *sorted(shown)).tools) == excess
+        return
+    passed = attest(spec, show(*sorted(shown)))
+    assert {str(tool["name"]) for tool in passed.tools} == shown & promised
+    assert set(passed.missing) == promised - shown

@@ -1,7 +1,6 @@
 """The difference between what should run and what does."""
 
 from collections.abc import Callable, Mapping
-from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,26 +12,7 @@ from orchestrator.model.workload import WorkloadSpec
 MakeSpec = Callable[..., WorkloadSpec]
 Specs = Mapping[RoleName, WorkloadSpec]
 
-BASE = WorkloadSpec.model_validate(
-    {
-        "role": "base",
-        "server": "shop",
-        "bands": ("look",),
-        "mode": "agent",
-        "argv": ("/usr/bin/shop",),
-        "directory": "/tmp",
-        "env": {},
-        "secrets": {},
-        "tools": {},
-        "known": frozenset[str](),
-        "cut": False,
-        "era": "auto",
-        "restart": {},
-        "probe": {},
-        "stop": {},
-    }
-)
-NAMES = st.sampled_from(["a", "b", "c", "d", "e"]).map(RoleName)
+NAMES = st.sampled_from(["a", "b", "c", "d", "e"])
 FIELDS = st.fixed_dictionaries(
     {
         "server": st.sampled_from(["shop", "bank"]),
@@ -43,11 +23,13 @@ FIELDS = st.fixed_dictionaries(
 )
 
 
-@st.composite
-def all_specs(draw: st.DrawFn) -> dict[RoleName, WorkloadSpec]:
+Drawn = Mapping[str, Mapping[str, object]]
+PROJECTS = st.dictionaries(NAMES, FIELDS)
+
+
+def specs(make_spec: MakeSpec, drawn: Drawn) -> dict[RoleName, WorkloadSpec]:
     """Make what a project runs."""
-    found = cast("dict[RoleName, dict[str, object]]", draw(st.dictionaries(NAMES, FIELDS)))
-    return {name: BASE.model_copy(update={**more, "role": name}) for name, more in found.items()}
+    return {RoleName(name): make_spec(**{**more, "role": name}) for name, more in drawn.items()}
 
 
 def apply(current: Specs, actions: tuple[Action, ...]) -> dict[RoleName, WorkloadSpec]:
@@ -63,19 +45,22 @@ def apply(current: Specs, actions: tuple[Action, ...]) -> dict[RoleName, Workloa
     return after
 
 
-@given(all_specs(), all_specs())
-def test_a_plan_reaches_its_end(desired: Specs, current: Specs) -> None:
+@given(wanted=PROJECTS, runs=PROJECTS)
+def test_a_plan_reaches_its_end(make_spec: MakeSpec, wanted: Drawn, runs: Drawn) -> None:
     """A plan that was carried out leaves what was wanted, and nothing more to plan."""
+    desired, current = specs(make_spec, wanted), specs(make_spec, runs)
     after = apply(current, plan(desired, current))
     assert after.keys() == desired.keys()
     assert all(changes(after[role], spec) == () for role, spec in desired.items())
     assert plan(desired, after) == ()
 
 
-@given(all_specs(), all_specs())
-def test_removals_come_last_and_all_goes_by_name(desired: Specs, current: Specs) -> None:
+@given(wanted=PROJECTS, runs=PROJECTS)
+def test_removals_come_last_and_all_goes_by_name(
+    make_spec: MakeSpec, wanted: Drawn, runs: Drawn
+) -> None:
     """Nothing is taken away before everything else is there; the order is always the same."""
-    actions = plan(desired, current)
+    actions = plan(specs(make_spec, wanted), specs(make_spec, runs))
     kinds = [isinstance(action, Remove) for action in actions]
     assert kinds == sorted(kinds)
     for removal in (False, True):
@@ -83,9 +68,10 @@ def test_removals_come_last_and_all_goes_by_name(desired: Specs, current: Specs)
         assert names == sorted(set(names))
 
 
-@given(all_specs())
-def test_only_the_generation_changes_nothing(current: Specs) -> None:
+@given(runs=PROJECTS)
+def test_only_the_generation_changes_nothing(make_spec: MakeSpec, runs: Drawn) -> None:
     """A spec that differs in its generation alone is the one that runs."""
+    current = specs(make_spec, runs)
     later = {role: spec.model_copy(update={"generation": 99}) for role, spec in current.items()}
     assert plan(later, current) == ()
 

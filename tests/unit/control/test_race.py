@@ -60,7 +60,7 @@ async def test_an_error_beats_the_stop() -> None:
         try:
             await anyio.sleep_forever()
         finally:
-            raise WorkloadStartError("no")  # noqa: B012  the case under test
+            raise WorkloadStartError("no")
 
     with anyio.fail_after(5), pytest.raises(WorkloadStartError):
         _ = await unless(stop.wait, work)

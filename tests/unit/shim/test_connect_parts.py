@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,11 +40,7 @@ def test_any_split_gives_the_same_events(cuts: list[int]) -> None:
     """However the bytes are split, the same events come out; unfinished ones do not."""
     places = [0, *sorted(cuts), len(STREAM)]
     stream = EventStream()
-    found = [
-        data
-        for start, end in zip(places, places[1:], strict=False)
-        for data in stream.feed(STREAM[start:end])
-    ]
+    found = [data for start, end in pairwise(places) for data in stream.feed(STREAM[start:end])]
     assert found == EVENTS
 
 
