@@ -99,8 +99,10 @@ def own_start(root: Path) -> None:
             raise SystemExit("no pipes")
         _ = process.stdin.write(json.dumps(CALL).encode() + b"\n")
         process.stdin.flush()
-        _ = process.stdout.readline()
+        answer = cast("bytes", process.stdout.readline())
         process.kill()
+    if b'"result"' not in answer:
+        raise SystemExit(f"the server did not answer: {answer[:300]!r}")
 
 
 def role_of(root: Path, name: str) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """`agents init` and `agents validate`: the files that a user writes."""
 
+import os
 from pathlib import Path
 
 from orchestrator.cli.output import say, say_json
@@ -17,7 +18,7 @@ def init(directory: Path) -> None:
     kept: list[str] = []
     for name, content in stock_files().items():
         path = root / name
-        if path.exists():
+        if os.path.lexists(path):  # a link that leads nowhere is there, too
             kept.append(name)
             continue
         try:

@@ -44,20 +44,29 @@ def logs(project: Path | None, role: str | None, *, follow: bool, lines: int, da
 
 def _follow(path: Path, file: BinaryIO) -> None:
     """Print what is added; goes on with the new file when the log was rotated."""
+    begun = b""
     while True:
-        for line in file:
-            _print(line)
+        begun = _print_new(file, begun)
         time.sleep(LOOK_SECONDS)
         try:
-            rotated = path.stat().st_ino != os.fstat(file.fileno()).st_ino
+            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                continue
+            newer = path.open("rb")
         except FileNotFoundError:
             continue
-        if rotated:
-            for line in file:
-                _print(line)
-            with path.open("rb") as newer:
-                _follow(path, newer)
-            return
+        begun = _print_new(file, begun)
+        file.close()
+        file = newer
+
+
+def _print_new(file: BinaryIO, begun: bytes) -> bytes:
+    """Print the lines that were added; return the beginning of one that is not whole yet."""
+    for line in file:
+        begun += line
+        if begun.endswith(b"\n"):
+            _print(begun)
+            begun = b""
+    return begun
 
 
 def _print(line: bytes) -> None:

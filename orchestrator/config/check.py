@@ -16,10 +16,13 @@ from orchestrator.config.secretlike import (
 from orchestrator.config.yamlfile import Document, Loc
 from orchestrator.errors import FileProblem
 from orchestrator.model.base import Json
+from orchestrator.model.desired import BOOTSTRAP_ROLE
 from orchestrator.model.names import BandName, SecretName
 from orchestrator.model.role import Mode, Role
 from orchestrator.model.server import Bands, Bootstrap, Server
 
+# A role's name is part of its instance's, its log's and its home's.
+_TAKEN: Final = frozenset({BOOTSTRAP_ROLE, "agentsd", "engine"})
 _AS_REFERENCE: Final = "put it under `secrets:` as a reference, such as env:NAME"
 _OPTION: Final = re.compile(r"--?([A-Za-z][\w-]*)=.+", re.DOTALL)
 
@@ -58,6 +61,10 @@ def check_role(
     if role.role != stem:
         yield document.problem(
             ("role",), f"{quoted(role.role)} is not the file's name", f"write {stem}"
+        )
+    if stem in _TAKEN or stem.startswith(f"{BOOTSTRAP_ROLE}-"):
+        yield document.problem(
+            ("role",), f"{quoted(stem)} is the name of a part of Bandmaster", "take another name"
         )
     yield from _literals(document)
     yield from _plain_variables(role.env, document, ("env",))

@@ -89,7 +89,7 @@ class AdminServer:
             await _send(stream, _failure(error))
         except _GONE:
             raise
-        except Exception:  # whatever it is, it must end one request and not the daemon
+        except Exception:  # noqa: BLE001  whatever it is, it ends one request, not the daemon
             self._log.exception("control request failed", op=request.op)
             unexpected = AgentsError(f"{request.op} failed unexpectedly; see the daemon's log")
             await _send(stream, _failure(unexpected))

@@ -57,9 +57,11 @@ class TokenDesk:
         Raises:
             TokenUnknownError: There is none with this id.
         """
-        record = self._store.revoke(token_id, by="operator", reason=reason)
-        self._index.remove(token_id)
-        return record
+        try:
+            return self._store.revoke(token_id, by="operator", reason=reason)
+        finally:
+            # Even when the disk fails: whoever revokes a token must not leave it open.
+            self._index.remove(token_id)
 
     def keep_workstation_tokens(self, roles: Iterable[RoleName]) -> None:
         """Make sure that every role's file holds a token that is good for a while."""

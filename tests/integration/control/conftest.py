@@ -29,7 +29,7 @@ from orchestrator.control.state import ProcessRecord, StateFile
 from orchestrator.gateway.server import Gateway
 from orchestrator.model.base import JsonObject
 from orchestrator.model.desired import Desired, GatewaySettings
-from orchestrator.model.names import RoleName, ServerName, WorkloadName
+from orchestrator.model.names import WorkloadName
 from orchestrator.model.snapshot import Pulse, Snapshot
 from orchestrator.model.workload import WorkloadSpec
 from orchestrator.protocol import jsonrpc, mcp
@@ -366,9 +366,3 @@ def alive() -> Callable[[int], bool]:
         return facts is not None and facts.state not in {"Z", "X"}
 
     return check
-
-
-@pytest.fixture
-def scripted() -> tuple[RoleName, ServerName]:
-    """Name the usual role and server."""
-    return RoleName("reader"), ServerName("scripted")

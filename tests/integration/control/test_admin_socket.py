@@ -8,7 +8,7 @@ import socket
 import stat
 import threading
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, cast, final
 
@@ -71,10 +71,8 @@ def talk(path: Path, data: bytes) -> list[Object]:
         sender = threading.Thread(target=_push, args=(connection, data))
         sender.start()
         with connection.makefile("rb") as file:
-            try:
+            with suppress(ConnectionResetError):
                 replies.extend(cast("Object", json.loads(line)) for line in file)
-            except ConnectionResetError:
-                pass
         sender.join(PATIENCE)
     return replies
 
