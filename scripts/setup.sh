@@ -34,11 +34,10 @@ prepare() {
 
 install_groups() {
   local want="$1" earlier; shift
-  mkdir -p "$venv"
   # Groups that an earlier script brought stay, so that no script undoes another's work.
   earlier="$(cat "$venv/.prepared" 2>/dev/null || true)"
   case "$earlier" in "$want "*) set -- $(printf '%s\n' ${earlier#"$want "} "$@" | sort -u) ;; esac
-  exec 9>"$venv/.lock"
+  exec 9>"$venv.lock"
   if command -v flock >/dev/null 2>&1; then flock 9; fi
   local python uv group arguments=(--frozen --extra wallet --compile-bytecode --no-default-groups)
   for group in "$@"; do [ "$group" = run ] || arguments+=(--group "$group"); done

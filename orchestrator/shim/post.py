@@ -27,6 +27,10 @@ from orchestrator.errors import (
 
 _CONNECT_SECONDS: Final = 5.0
 _CHUNK_BYTES: Final = 262_144
+_LARGE_BYTES: Final = 262_144
+# Source: RFC 9110, section 10.1.1: a server may never give leave.
+_LEAVE_SECONDS: Final = 2.0
+_FIRST_FINAL_STATUS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,7 @@ class Answer:
         self._connection = connection
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
+        self._may_go_on = False
         self._has_head = False
         self._is_complete = False
 
@@ -91,15 +96,26 @@ class Answer:
     def on_headers_complete(self) -> None:
         """Hear from the parser that the body begins."""
         self.status = self._parser.get_status_code()
-        self._has_head = True
+        self._has_head = self.status >= _FIRST_FINAL_STATUS
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body from the parser."""
         self._pieces.append(body)
 
     def on_message_complete(self) -> None:
-        """Hear from the parser that this is all."""
-        self._is_complete = True
+        """Hear from the parser that this is all, or that the body of the request may come."""
+        if self._has_head:
+            self._is_complete = True
+        else:
+            self._may_go_on = True
+            self.headers.clear()
+
+    async def wants_body(self) -> bool:
+        """Wait for leave to send the body; False if the request was answered without it."""
+        with anyio.move_on_after(_LEAVE_SECONDS):
+            while not self._has_head and not self._may_go_on:
+                await self._read()
+        return not self._has_head
 
     async def read_head(self) -> None:
         """Read status and headers."""
@@ -170,10 +186,21 @@ async def post(
         *(f"{name}: {value}" for name, value in headers),
     ]
     with closing(await _connect(endpoint)) as connection:
-        await _send(connection, "\r\n".join((*head, "", "")).encode("ascii") + body)
         answer = Answer(connection)
+        if len(body) > _LARGE_BYTES:
+            # Who refuses a request closes the connection before all of the body is read, and
+            # that may destroy the answer on its way: so ask first.
+            await _send(connection, _join([*head, "expect: 100-continue"]))
+            if await answer.wants_body():
+                await _send(connection, body)
+        else:
+            await _send(connection, _join(head) + body)
         await answer.read_head()
         yield answer
+
+
+def _join(head: Sequence[str]) -> bytes:
+    return "\r\n".join((*head, "", "")).encode("ascii")
 
 
 async def _connect(endpoint: Endpoint) -> socket.socket:
@@ -231,8 +258,8 @@ def listeners(table: str, port: int) -> frozenset[int]:
 
     Source: Linux, Documentation/networking/proc_net_tcp.rst.
     """
-    rows = (line.split() for line in table.splitlines()[1:])
     ending = f":{port:04X}"
+    rows = (line.split() for line in table.splitlines()[1:] if f"{ending} " in line)
     return frozenset(int(row[7]) for row in rows if row[3] == "0A" and row[1].endswith(ending))
 
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, final
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 import structlog
 from anyio.abc import TaskGroup
@@ -188,7 +189,11 @@ class Daemon:
             hosts=listening.hosts if listening else (),
             origins=listening.origins if listening else (),
         )
-        return Gateway(index, clock=self._clock, settings=settings), desk
+        gateway = Gateway(index, clock=self._clock, settings=settings)
+        # The desk works in threads; the requests that a revocation ends belong to the event loop.
+        cut = index.on_closed
+        index.on_closed = lambda token_id: anyio.from_thread.run_sync(cut, token_id)
+        return gateway, desk
 
     async def _listen(self) -> tuple[socket.socket, Listening]:
         """Bind the gateway's address, and try again while something else has it."""

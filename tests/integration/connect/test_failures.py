@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 import anyio
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from orchestrator.gateway.settings import GatewaySettings
 
@@ -342,12 +343,13 @@ async def test_port_of_another_user_gets_no_token(open_rig: OpenRig, open_stage:
         _ = place(stage, rig)
         async with await anyio.open_process([sys.executable, "-c", program]) as stranger:
             assert stranger.stdout is not None
-            port = (await stranger.stdout.receive()).decode().strip()
+            output = BufferedByteReceiveStream(stranger.stdout)
+            port = (await output.receive_until(b"\n", 9)).decode()
             real = stage.roles["treasury"]
             stage.roles["treasury"] = f"http://127.0.0.1:{port}/treasury/mcp"
             async with stage.raw("treasury") as raw:
                 await raw.send(call(1, "echo"))
-                assert await stranger.stdout.receive() == b"0\n"
+                assert await output.receive_until(b"\n", 9) == b"0"
                 stage.roles["treasury"] = real
                 assert "result" in await raw.receive()
         check_clean(stage)

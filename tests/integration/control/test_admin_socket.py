@@ -70,9 +70,8 @@ def talk(path: Path, data: bytes) -> list[Object]:
         # What is sent may be more than is ever read.
         sender = threading.Thread(target=_push, args=(connection, data))
         sender.start()
-        with connection.makefile("rb") as file:
-            with suppress(ConnectionResetError):
-                replies.extend(cast("Object", json.loads(line)) for line in file)
+        with connection.makefile("rb") as file, suppress(ConnectionResetError):
+            replies.extend(cast("Object", json.loads(line)) for line in file)
         sender.join(PATIENCE)
     return replies
 

@@ -169,6 +169,7 @@ async def test_it_is_done_again_when_its_files_are_gone(project: Project) -> Non
     async with project.control() as control:
         await control.apply(bootstrap=make(project))
         await until_done(project)
+        await control.until(lambda: control.bootstraps.notes() == ())
         token(project).unlink()
         await control.apply(bootstrap=make(project))
         await control.until(token(project).exists)

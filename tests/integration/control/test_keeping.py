@@ -92,7 +92,7 @@ async def test_a_server_that_never_starts(project: Project, code: int) -> None:
         assert "agents logs reader" in status.hint
         assert status.settled
         assert not any(": reader.scripted" in event for event in control.plane.events)
-        assert control.plane.route("reader") == "no crash-looping"
+        assert control.plane.route("reader").startswith("no crash-looping")
         assert project.state().state.processes == {}
 
 
