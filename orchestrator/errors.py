@@ -37,6 +37,7 @@ AgentsError                      code `internal`, exit status 1
 └── StateError                   10
     ├── LockHeldError
     ├── StateCorruptError
+    ├── StateUnwritableError
     ├── NotRunningError
     └── ControlUnavailableError
 
@@ -380,6 +381,13 @@ class StateCorruptError(StateError):
     """A state file cannot be understood; nothing was changed."""
 
     code = "state.corrupt"
+
+
+@final
+class StateUnwritableError(StateError):
+    """The state cannot be written, so nothing may go on that a crash must not lose."""
+
+    code = "state.unwritable"
 
 
 @final

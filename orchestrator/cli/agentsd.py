@@ -2,6 +2,13 @@
 
 import gc
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from orchestrator.errors import AgentsError
+
+COMPLAINT: Final = "agentsd: "
 
 
 def main() -> int:
@@ -22,6 +29,7 @@ def main() -> int:
     gc.enable()
     root, state, run, level = sys.argv[1:]
     configure_log(level)
+    status = 0
     try:
         anyio.run(
             run_daemon,
@@ -29,10 +37,21 @@ def main() -> int:
             backend="asyncio",
             backend_options={"use_uvloop": True},
         )
-    except AgentsError as error:
-        _ = sys.stderr.write(f"agentsd: {error}\n")
-        return 78
-    return 0
+    except* AgentsError as group:
+        # `agents up` looks for this line when the daemon does not come up.
+        for error in leaves(group):
+            _ = sys.stderr.write(f"{COMPLAINT}{error}\n")
+        status = 78
+    return status
+
+
+def leaves(group: "BaseExceptionGroup[AgentsError]") -> "Iterator[AgentsError]":
+    """Give the errors of a group, whatever groups they are in."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """`agents token`: through the daemon where one runs, else straight in the project's state."""
 
+import re
 from pathlib import Path
 from typing import cast
 
 from orchestrator.cli.output import note, say, say_json, table
 from orchestrator.cli.places import find_paths
 from orchestrator.control.admin_client import Object, ask_once
-from orchestrator.errors import NotRunningError, SettingsError
+from orchestrator.errors import NotRunningError, SettingsError, TokenUnknownError
 
 
 def issue(project: Path | None, role: str, agent: str, ttl: str, *, as_json: bool) -> None:
@@ -66,6 +67,11 @@ def list_all(project: Path | None, *, as_json: bool) -> None:
 
 def revoke(project: Path | None, token_id: str, *, as_json: bool) -> None:
     """Revoke a token."""
+    if not re.fullmatch(r"[0-9A-Za-z]{12}", token_id):
+        # What was given instead may be a token: it is not repeated.
+        raise TokenUnknownError(
+            "that is no token id", hint="An id has 12 letters and digits; see `agents token list`."
+        )
     paths = find_paths(project)
     try:
         request: Object = {"op": "token.revoke", "id": token_id}

@@ -14,6 +14,7 @@ from typing import Final, cast
 import anyio
 from pydantic import SecretStr
 
+from orchestrator.cli.agentsd import COMPLAINT
 from orchestrator.cli.down import stop_everything
 from orchestrator.cli.output import note, paint, paint_state, say, say_json
 from orchestrator.cli.places import find_paths
@@ -41,6 +42,7 @@ from orchestrator.wiring.engine import bind, engine_of
 
 CONTROL_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.01
+LOG_TAIL_BYTES: Final = 65_536
 CONTROL_PROGRAM: Final = "agentsd"
 
 
@@ -213,13 +215,21 @@ def _join(checked: Checked, running: int) -> Iterator[Object]:
 def _follow(paths: Paths) -> Iterator[Object]:
     """Follow the daemon that is being started until nothing is on its way any more."""
     _await_control(paths)
-    for body in ask(paths.control_socket, {"op": "status", "follow": True}):
-        yield body
-        gateway = cast("Object", body["gateway"])
-        if all(role["settled"] for role in roles_of(body)) and (
-            gateway["ready"] or gateway["detail"]
-        ):
-            return
+    try:
+        for body in ask(paths.control_socket, {"op": "status", "follow": True}):
+            yield body
+            gateway = cast("Object", body["gateway"])
+            if all(role["settled"] for role in roles_of(body)) and (
+                gateway["ready"] or gateway["detail"]
+            ):
+                return
+    except ControlUnavailableError as error:
+        complaint = _complaint(paths)
+        if not complaint:
+            raise
+        raise ControlUnavailableError(
+            f"the daemon ended: {complaint}", hint="See `agents logs --daemon`, then `agents down`."
+        ) from error
 
 
 def _await_control(paths: Paths) -> None:
@@ -227,11 +237,26 @@ def _await_control(paths: Paths) -> None:
     end = time.monotonic() + CONTROL_SECONDS
     while not is_listening(paths.control_socket):
         if time.monotonic() > end:
+            complaint = _complaint(paths)
             raise ControlUnavailableError(
-                f"the daemon did not come up within {CONTROL_SECONDS:g} s",
-                hint="See `agents logs --daemon`.",
+                f"the daemon did not come up within {CONTROL_SECONDS:g} s"
+                + (f": {complaint}" if complaint else ""),
+                hint="See `agents logs --daemon`, then `agents down`.",
             )
         time.sleep(POLL_SECONDS)
+
+
+def _complaint(paths: Paths) -> str:
+    """Find the daemon's last words about why it ended, if it had any."""
+    try:
+        with paths.daemon_log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            _ = file.seek(max(0, size - LOG_TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    found = (line for line in reversed(lines) if line.startswith(COMPLAINT))
+    return next(found, "").removeprefix(COMPLAINT)
 
 
 def _to_the_end(replies: Generator[Object, None, object]) -> Iterator[Object]:

@@ -1,7 +1,9 @@
 """Client of the control socket, standard library only: `agents status` has to be quick."""
 
 import json
+import os
 import socket
+import struct
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final, TypeAlias, cast
@@ -10,6 +12,8 @@ from orchestrator.errors import AgentsError, ControlUnavailableError, NotRunning
 
 Object: TypeAlias = "dict[str, object]"
 CONNECT_SECONDS: Final = 5.0
+# `sun_path` holds 108 bytes, the last one NUL.
+LONGEST_ADDRESS_BYTES: Final = 107
 
 
 class RemoteError(AgentsError):
@@ -90,8 +94,15 @@ def ask_once(path: Path, request: Object, *, patience: float | None = 60.0) -> o
 def _connect(path: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(CONNECT_SECONDS)
+    if len(os.fsencode(path)) > LONGEST_ADDRESS_BYTES:
+        connection.close()
+        raise NotRunningError(
+            f"nothing can run here: {path} is too long for a socket",
+            hint="Set `run:` in agents.yaml to a short directory.",
+        )
     try:
         connection.connect(str(path))
+        _check_peer(connection, path)
     except (FileNotFoundError, ConnectionRefusedError) as error:
         connection.close()
         raise NotRunningError(
@@ -101,6 +112,16 @@ def _connect(path: Path) -> socket.socket:
         connection.close()
         raise ControlUnavailableError(f"{path} cannot be reached: {error}") from error
     return connection
+
+
+def _check_peer(connection: socket.socket, path: Path) -> None:
+    """Refuse to talk to anybody but ourselves: another user may have made the socket."""
+    size = struct.calcsize("3i")
+    answer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    _, uid, _ = struct.unpack("3i", answer)
+    if uid != os.geteuid():
+        connection.close()
+        raise ControlUnavailableError(f"{path} belongs to another user", hint="Set another `run:`.")
 
 
 def _remote(reply: Object) -> RemoteError:

@@ -3,6 +3,7 @@
 import secrets as randomness
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final, final
@@ -41,8 +42,9 @@ Converse = Callable[[Process, WorkloadSpec], AbstractAsyncContextManager[Caller]
 class _Task:
     """One bootstrap: done, failed, or under way."""
 
-    def __init__(self, spec: BootstrapSpec) -> None:
+    def __init__(self, spec: BootstrapSpec, earlier: "_Task | None") -> None:
         self.spec = spec
+        self.earlier = earlier
         self.finished = anyio.Event()
         self.error: AgentsError | None = None
         self._ends: set[int] = set()
@@ -91,13 +93,18 @@ class Bootstraps:
     def begin(self, specs: Mapping[ServerName, BootstrapSpec], group: TaskGroup) -> None:
         """Begin every bootstrap that is due and not under way; one that failed is tried again."""
         for server, spec in specs.items():
-            task = self._tasks.get(server)
-            if task is not None and not task.finished.is_set():
+            earlier = self._tasks.get(server)
+            at_work = earlier is not None and not earlier.finished.is_set()
+            # One that failed and is only being stopped yet is followed by the next try.
+            if at_work and earlier is not None and earlier.error is None and earlier.spec == spec:
                 continue
-            if server in self._state.state.bootstrapped and _all_there(spec):
+            if not at_work and self._is_done(spec):
                 continue
-            self._tasks[server] = task = _Task(spec)
+            self._tasks[server] = task = _Task(spec, earlier)
             group.start_soon(self._run, task, name=f"bootstrap {server}")
+
+    def _is_done(self, spec: BootstrapSpec) -> bool:
+        return spec.server in self._state.state.bootstrapped and _all_there(spec)
 
     async def wait_for(self, spec: WorkloadSpec) -> None:
         """Wait until the files that a workload's secrets refer to are made.
@@ -123,10 +130,17 @@ class Bootstraps:
 
     async def _run(self, task: _Task) -> None:
         spec = task.spec
+        if task.earlier is not None:
+            await task.earlier.finished.wait()
+            task.earlier = None
+            if self._is_done(spec):
+                task.finished.set()
+                return
         try:
             with anyio.fail_after(PATIENCE_SECONDS):
                 await self._do(task)
-            done = {**self._state.state.bootstrapped, spec.server: str(len(spec.calls))}
+            moment = datetime.now(UTC).isoformat(timespec="seconds")
+            done = {**self._state.state.bootstrapped, spec.server: moment}
             self._state.update(bootstrapped=done)
             self._log.info("bootstrap done", server=spec.server, calls=len(spec.calls))
         except AgentsError as error:
@@ -136,6 +150,8 @@ class Bootstraps:
                 f"it did not end within {PATIENCE_SECONDS:g} s",
                 hint="See `agents logs bootstrap`.",
             )
+        except OSError as error:  # such as a full disk
+            task.error = WorkloadStartError(f"its files cannot be written: {error.strerror}")
         finally:
             if task.error is not None:
                 self._log.error("bootstrap failed", server=spec.server, detail=str(task.error))
@@ -146,6 +162,8 @@ class Bootstraps:
 
     async def _do(self, task: _Task) -> None:
         spec = task.spec
+        if spec.server in self._state.state.bootstrapped:
+            _require_generated(spec)
         for path, size in spec.generate.items():
             _generate(Path(path), size)
         secrets = await self._resolve(spec.spec)
@@ -167,6 +185,17 @@ class Bootstraps:
 
 def _all_there(spec: BootstrapSpec) -> bool:
     return all(Path(path).is_file() for path in spec.files)
+
+
+def _require_generated(spec: BootstrapSpec) -> None:
+    """Refuse to make a second random file in place of one that others were made with."""
+    gone = sorted(path for path in spec.generate if not Path(path).is_file())
+    if gone:
+        raise WorkloadStartError(
+            f"{', '.join(gone)} was made by the first bootstrap and is gone; what was made with "
+            "it cannot be opened with another one",
+            hint="Put it back from a backup; or move the server's whole state away to start over.",
+        )
 
 
 def _generate(path: Path, size: int) -> None:

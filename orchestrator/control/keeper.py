@@ -4,6 +4,7 @@ import random
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, final
@@ -40,6 +41,8 @@ from orchestrator.runtimes.probe import Attested
 
 ENGINE_POLL_SECONDS: Final = 1.0
 KILL_SECONDS: Final = 10.0
+# One that shows too much is not given the time to finish what it does.
+QUARANTINE_GRACE: Final = timedelta(milliseconds=500)
 # How long the news of an end may take, once the gateway has noticed it.
 GONE_SECONDS: Final = 1.0
 # A caller may wait at the gateway for a process that comes back at least this soon.
@@ -178,6 +181,12 @@ class Keeper:
             except RuntimeUnavailableError as error:
                 self._move(Phase.BACKOFF, str(error), "The engine is asked again.")
                 await anyio.sleep(ENGINE_POLL_SECONDS)
+            except Exception as error:  # noqa: BLE001  such as a full disk: others serve on
+                self._log.exception("keeper failed")
+                self._failed_once = True
+                detail = f"unexpected {type(error).__name__} of the control plane"
+                self._move(Phase.BACKOFF, detail, "See `agents logs --daemon`.")
+                await anyio.sleep(ENGINE_POLL_SECONDS)
 
     async def _keep_one(self) -> None:
         """Keep one process, from where it is found to its end, and to what follows from that."""
@@ -195,6 +204,14 @@ class Keeper:
             raise
         except AgentsError as error:
             await self._after_failure(error)
+        except Exception as error:  # noqa: BLE001  whatever one server brings about ends its role only
+            self._log.exception("instance not understood")
+            await self._after_failure(
+                WorkloadNotReadyError(
+                    f"unexpected {type(error).__name__} of the control plane",
+                    hint="See `agents logs --daemon`.",
+                )
+            )
 
     async def _obtain(self) -> Process:
         """Adopt the running process, or launch one."""
@@ -446,7 +463,7 @@ class Keeper:
                 f"{detail}; given up after {self._history.failures} failures",
                 hint,
             )
-            await self._stop_for_good()
+            await self._stop_for_good(self.spec.stop.grace)
             await anyio.sleep_forever()
         phase = Phase.CRASH_LOOPING if verdict.looping else Phase.BACKOFF
         self._retry_at = now + verdict.delay
@@ -460,18 +477,18 @@ class Keeper:
         self._log.error("instance quarantined", tools=error.tools)
         self._move(Phase.QUARANTINED, str(error), error.hint or "")
         self._services.state.drop_process(self.spec.name)
-        await self._stop_for_good()
+        await self._stop_for_good(QUARANTINE_GRACE)
         if self.process is not None:
             self._services.publisher.lose(self.spec.name, self.process.pid, str(error))
             self.process = None
         self._services.changed()
         await anyio.sleep_forever()
 
-    async def _stop_for_good(self) -> None:
+    async def _stop_for_good(self, grace: timedelta) -> None:
         """Have the engine end and forget the workload, as soon as there is an engine."""
         while True:
             try:
-                await self._services.runtime.stop(self.spec.name, self.spec.stop.grace)
+                await self._services.runtime.stop(self.spec.name, grace)
             except RuntimeUnavailableError:
                 await anyio.sleep(ENGINE_POLL_SECONDS)
             else:

@@ -9,6 +9,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 from pydantic import SecretStr
+from structlog.typing import FilteringBoundLogger
 
 from orchestrator.control.bootstrap import Bootstraps
 from orchestrator.control.reconciler import Reconciler
@@ -62,6 +63,7 @@ class Orders:
         gateway: Callable[[], GatewayStatus],
         desk: "Callable[[], Awaitable[TokenDesk]]",
         group: TaskGroup,
+        log: FilteringBoundLogger,
     ) -> None:
         """Prepare.
 
@@ -72,6 +74,7 @@ class Orders:
             gateway: Tells how the gateway is.
             desk: Waits for the token desk, which is loaded beside everything else.
             group: Runs work that outlives a request.
+            log: Structured log.
         """
         self._project = project
         self._reconciler = reconciler
@@ -79,6 +82,7 @@ class Orders:
         self._gateway = gateway
         self._desk = desk
         self._group = group
+        self._log = log
 
     async def answer(  # noqa: C901  one case a request
         self, request: Request
@@ -153,6 +157,9 @@ class Orders:
             await work()
         except AgentsError as error:
             job.error = error
+        except Exception:  # noqa: BLE001  it must not take the daemon along
+            self._log.exception("an order failed")
+            job.error = AgentsError("something unexpected went wrong; see the daemon's log")
         finally:
             job.done.set()
             self._reconciler.touch()

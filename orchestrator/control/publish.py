@@ -1,5 +1,6 @@
 """Builds the snapshots that a gateway serves from, one route at a time."""
 
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Final, final
 
@@ -7,6 +8,7 @@ import anyio
 
 from orchestrator.control.dataplane import DataPlane
 from orchestrator.control.state import StateFile
+from orchestrator.errors import StateUnwritableError
 from orchestrator.model.names import RoleName, WorkloadName
 from orchestrator.model.snapshot import EMPTY, Route, Snapshot
 
@@ -25,7 +27,7 @@ class Publisher:
         self._state = state
         # Revisions are written in strides, so that not every change of a route costs a sync.
         first = state.state.revision
-        state.update(revision=first + _ROOM)
+        self._reserve(first)
         self._snapshot = Snapshot(first, EMPTY.routes)
         self._plane: DataPlane | None = None
         self._attached = anyio.Event()
@@ -61,10 +63,15 @@ class Publisher:
         """Remove one role's route."""
         self._swap({name: r for name, r in self._snapshot.routes.items() if name != role})
 
+    def _reserve(self, revision: int) -> None:
+        # On a full disk the instances that run have to be served all the same.
+        with suppress(StateUnwritableError):
+            self._state.update(revision=revision + _ROOM)
+
     def _swap(self, routes: dict[RoleName, Route]) -> None:
         revision = self._snapshot.revision + 1
         if revision >= self._state.state.revision:
-            self._state.update(revision=revision + _ROOM)
+            self._reserve(revision)
         self._snapshot = Snapshot(revision, MappingProxyType(routes))
         if self._plane is not None:
             self._plane.swap(self._snapshot)

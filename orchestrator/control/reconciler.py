@@ -1,6 +1,7 @@
 """Makes the project run what it should: observe, plan, act, and keep every role."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final, final
@@ -54,6 +55,7 @@ class Reconciler:
         self._group: TaskGroup | None = None
         self._change = anyio.Event()
         self._engine_trouble = ""
+        self._change_scope: anyio.CancelScope | None = None
 
     def statuses(self) -> tuple[RoleStatus, ...]:
         """Tell where every role stands, by name."""
@@ -110,7 +112,7 @@ class Reconciler:
             AgentsError: A replacement did not become ready; the old generation serves on.
         """
         state = self._services.state
-        async with self._lock:
+        async with self._turn():
             if state.state.gateway not in (None, desired.gateway):
                 raise SettingsError(
                     "the gateway's address or allowed hosts changed in agents.yaml",
@@ -142,7 +144,7 @@ class Reconciler:
             NotRunningError: The role is not applied.
             WorkloadNotReadyError: The fresh one did not become ready; the old one serves on.
         """
-        async with self._lock:
+        async with self._turn():
             slot = self._slots.get(role)
             if slot is None:
                 known = ", ".join(sorted(self._slots)) or "none"
@@ -151,9 +153,31 @@ class Reconciler:
             await self._replacement(role, slot.spec)()
 
     async def shutdown(self) -> None:
-        """Unroute, drain and stop every role; what should run is forgotten."""
+        """Unroute, drain and stop every role; what should run is forgotten.
+
+        A change that is under way is given up: nobody waits for a slow start in order to stop.
+        """
+        if self._change_scope is not None:
+            self._change_scope.cancel()
         async with self._lock:
             await self._all([self._removal(role) for role in self._slots])
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncGenerator[None]:
+        """Make changes one at a time.
+
+        Raises:
+            NotRunningError: The change was given up for a shutdown.
+        """
+        async with self._lock:
+            with anyio.CancelScope() as scope:
+                self._change_scope = scope
+                try:
+                    yield
+                finally:
+                    self._change_scope = None
+        if scope.cancelled_caught:
+            raise NotRunningError("the project is being stopped")
 
     def _tasks(self) -> TaskGroup:
         if self._group is None:

@@ -112,8 +112,11 @@ class Slot:
         successor.keeper.activate()
         previous.keeper.active = False
         self._services.changed()
-        await self._drain(previous.keeper.spec)
-        await self._end(previous)
+        try:
+            await self._drain(previous.keeper.spec)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._end(previous)
 
     async def stop(self) -> None:
         """Unroute the role, drain it, and stop whatever runs for it."""

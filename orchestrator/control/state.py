@@ -5,7 +5,7 @@ from typing import Annotated, Literal, final
 
 from pydantic import Field, ValidationError
 
-from orchestrator.errors import StateCorruptError
+from orchestrator.errors import StateCorruptError, StateUnwritableError
 from orchestrator.files import write_atomically
 from orchestrator.model.base import JsonObject, Model
 from orchestrator.model.desired import BootstrapSpec, GatewaySettings
@@ -48,7 +48,7 @@ class ControlState(Model):
         port: The port that it got last; asked for again when it may be any.
         roles: What runs, by role, with its generation.
         bootstraps: What has to be done once, by server.
-        bootstrapped: Digest of the bootstrap that was done, by server.
+        bootstrapped: When the bootstrap was done, by server.
         generations: Highest generation ever given, by role.
         processes: Launched processes, by workload.
         eras: Era that each server turned out to speak, so that it is asked once.
@@ -102,9 +102,18 @@ class StateFile:
         """Replace fields of the state.
 
         The values must be of the fields' types; the result is not validated again.
+
+        Raises:
+            StateUnwritableError: The disk is full or gone; nothing changed.
         """
         state = self.state.model_copy(update=fields)
-        write_atomically(self._path, state.model_dump_json().encode())
+        try:
+            write_atomically(self._path, state.model_dump_json().encode())
+        except OSError as error:
+            raise StateUnwritableError(
+                f"{self._path} cannot be written: {error.strerror}",
+                hint="Make room on the disk; what runs, runs on.",
+            ) from error
         self.state = state
 
     def next_generation(self, role: RoleName) -> int:

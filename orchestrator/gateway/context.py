@@ -156,14 +156,24 @@ class Exchange:
             if self._waiting is not None and not self._waiting.done():
                 self._waiting.set_exception(error)
 
-    async def wait(self, future: "asyncio.Future[T]") -> T:
-        """Wait for something as long as nothing interrupts the request.
+    def require_whole(self) -> None:
+        """Stop here if something interrupted the request while it was not waiting.
+
+        Reading the body is no wait: a caller may take days for it, and its token end meanwhile.
 
         Raises:
             AgentsError: What it was interrupted with.
         """
         if self._broken is not None:
             raise self._broken
+
+    async def wait(self, future: "asyncio.Future[T]") -> T:
+        """Wait for something as long as nothing interrupts the request.
+
+        Raises:
+            AgentsError: What it was interrupted with.
+        """
+        self.require_whole()
         self._waiting = future  # pyright: ignore[reportAttributeAccessIssue] - only its exception is ever set
         try:
             return await future

@@ -51,6 +51,8 @@ class Relay:
         if target is None or call is None or request_id is None:
             raise TargetUnavailableError("Only tool calls go to an instance")
         self._set_deadline(exchange)
+        # From here to the pipe nothing waits: what ended the token until now ends the call unsent.
+        exchange.require_whole()
         if exchange.era == "modern":
             # In the legacy era a hang-up is no cancel.
             exchange.watch(self._patience)
@@ -67,6 +69,8 @@ class Relay:
         left = (exchange.principal.expires_at - self._clock.now()).total_seconds()
         if left < self._call_seconds:
             expired = TokenExpiredError("The token's time is over")
+            if left <= 0:
+                raise expired
             exchange.finally_do(loop.call_later(left, exchange.interrupt, expired).cancel)
 
     def _adapt(

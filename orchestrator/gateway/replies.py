@@ -110,6 +110,7 @@ TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
         errors.MethodNotAllowedError: Row("not_available", rpc_code=jsonrpc.METHOD_NOT_FOUND),
         errors.LockHeldError: _INTERNAL,
         errors.StateCorruptError: _INTERNAL,
+        errors.StateUnwritableError: _INTERNAL,
         errors.NotRunningError: _INTERNAL,
         errors.ControlUnavailableError: _INTERNAL,
     }

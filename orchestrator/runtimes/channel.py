@@ -21,6 +21,8 @@ from orchestrator.errors import TargetUnavailableError, UpstreamProtocolError
 LINE_LIMIT_BYTES = 64 * 1024 * 1024
 PIPE_BYTES = 1024 * 1024
 _READ_BYTES = 1024 * 1024
+# How many lines are given out before others get a turn; one read may bring half a million.
+_LINES_AT_ONCE = 32
 
 
 @final
@@ -54,6 +56,7 @@ class Channel:
         self._lock = anyio.Lock(fast_acquire=True)
         self._unsent: bytes | memoryview = b"\n" if resume else b""
         self._lines: deque[bytes] = deque()
+        self._given = 0
         self._begun: list[bytes] = []
         self._begun_bytes = 0
         self._in_doubt = resume
@@ -120,6 +123,9 @@ class Channel:
             ClosedResourceError: The channel was closed.
             UpstreamProtocolError: The line is longer than the limit; the channel is of no more use.
         """
+        self._given += 1
+        if self._given % _LINES_AT_ONCE == 0:
+            await checkpoint()
         while not self._lines:
             self._require_open()
             try:

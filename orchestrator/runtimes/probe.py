@@ -41,7 +41,7 @@ class Attested:
     Attributes:
         era: The era that its process is in from now on.
         protocol_version: The revision agreed with it.
-        server_info: What it says of itself (`name`, `version`, ...), a claim.
+        server_info: What it says of itself (`name`, `title`, `version`, `websiteUrl`), a claim.
         capabilities: What it says it can.
         tools: All its tools as it described them, in its order.
         rubbish: The first line on its stdout that was no MCP, shortened; empty without one.
@@ -212,7 +212,7 @@ def _initialized(result: JsonObject) -> Attested:
     return Attested(
         era="legacy",
         protocol_version=spoken,
-        server_info=_object(result.get("serverInfo"), "serverInfo"),
+        server_info=_claims(_object(result.get("serverInfo"), "serverInfo")),
         capabilities=_object(result.get("capabilities"), "capabilities"),
         tools=(),
     )
@@ -231,7 +231,7 @@ def _discovered(result: JsonObject) -> Attested:
     return Attested(
         era="modern",
         protocol_version=MODERN,
-        server_info=_object(meta.get(_META + "serverInfo", {}), "serverInfo"),
+        server_info=_claims(_object(meta.get(_META + "serverInfo", {}), "serverInfo")),
         capabilities=_object(result.get("capabilities"), "capabilities"),
         tools=(),
     )
@@ -304,7 +304,9 @@ class _Reply:
     def reason(self) -> str:
         """The error in words fit for a person; the server's text is cut and escaped."""
         error = self.error or {}
-        return f"{error.get('code')} {_shorten(str(error.get('message', '')))}"
+        code, message = error.get("code"), error.get("message")
+        words = _shorten(message) if isinstance(message, str) else "no reason given"
+        return f"{code if isinstance(code, int) else 'error'} {words}"
 
 
 @final
@@ -368,29 +370,31 @@ class _Conversation:
         """Take one line; a reply to one of these requests is returned, anything else is not."""
         line = await self._channel.receive()
         message = _read(line)
+        identity = None if message is None else message.get("id")
+        answers = isinstance(identity, str) and identity in wanted
         # A program that gives back what it reads is none; a method beside our own id shows it.
-        if message is None or ("method" in message and message.get("id") in wanted):
+        if message is None or ("method" in message and answers):
             if not self.rubbish:
                 self.rubbish = _shorten(line[: 4 * _SHOWN].decode(errors="replace"))
                 self._rubbish_at = time.monotonic()
             return None
         self._heard = True
         method = message.get("method")
-        identity = message.get("id")
         if isinstance(method, str):
-            if identity is not None:
+            # An id of any other type is no id, and might be nested beyond what can be written.
+            if isinstance(identity, str | int):
                 await self._serve(method, identity)
             elif method == "notifications/tools/list_changed":
                 self.tools_changed = True
             return None
-        if not isinstance(identity, str) or identity not in wanted:
+        if not answers or not isinstance(identity, str):
             return None
         error = message.get("error")
         if error is not None:
             return _Reply(identity, {}, _object(error, "error"))
         return _Reply(identity, _object(message.get("result"), "result"), None)
 
-    async def _serve(self, method: str, identity: Json) -> None:
+    async def _serve(self, method: str, identity: str | int) -> None:
         """Answer a request of the server: we declared no capability, so there is only `ping`."""
         message: JsonObject = {"jsonrpc": "2.0", "id": identity}
         if method == "ping":
@@ -430,6 +434,19 @@ def _require_complete(result: JsonObject, method: str) -> None:
         raise UpstreamProtocolError(f"the server's answer to {method} is not complete")
 
 
+def _claims(info: JsonObject) -> JsonObject:
+    """Keep the names and versions that a server gives itself, short.
+
+    They are written into the state: a server must not be able to fill it, or to nest it so deeply
+    that nobody can read it again.
+    """
+    return {
+        key: _shorten(value)
+        for key in ("name", "title", "version", "websiteUrl")
+        if isinstance(value := info.get(key), str)
+    }
+
+
 def _object(value: Json, what: str) -> JsonObject:
     if not _is_object(value):
         raise UpstreamProtocolError(f"the server's {what} is no object")
@@ -443,6 +460,7 @@ def _is_object(value: Json) -> TypeGuard[JsonObject]:
 def _shorten(text: str) -> str:
     """Cut a text of the server's, and make every character of it visible."""
     shown = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in text[: _SHOWN + 1]
     )
     return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."

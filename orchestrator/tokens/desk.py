@@ -1,5 +1,6 @@
 """Issues and revokes tokens: on disk first, then in the memory that the gateway asks."""
 
+import threading
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -37,6 +38,7 @@ class TokenDesk:
         self._index = index
         self._clock = clock
         self._folder = folder
+        self._files = threading.Lock()
         index.load(store.load_usable())
 
     def issue(
@@ -66,9 +68,11 @@ class TokenDesk:
     def keep_workstation_tokens(self, roles: Iterable[RoleName]) -> None:
         """Make sure that every role's file holds a token that is good for a while."""
         make_private_directory(self._folder)
-        for role in roles:
-            if not self._is_good(role):
-                self._replace(role)
+        # The gateway's start and an apply may ask for the same files at once.
+        with self._files:
+            for role in roles:
+                if not self._is_good(role):
+                    self._replace(role)
 
     def note_uses(self) -> None:
         """Write down when tokens were last used."""

@@ -3,7 +3,8 @@
 The only module that imports SQLAlchemy. Its methods block: call them in a thread.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, cast, final
@@ -15,7 +16,12 @@ from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
 from orchestrator.clock import Clock
-from orchestrator.errors import SettingsError, StateCorruptError, TokenUnknownError
+from orchestrator.errors import (
+    SettingsError,
+    StateCorruptError,
+    StateUnwritableError,
+    TokenUnknownError,
+)
 from orchestrator.files import PRIVATE_FILE, make_private_directory
 from orchestrator.model.names import AgentName, RoleName, TokenId
 from orchestrator.tokens.mint import mint
@@ -79,6 +85,7 @@ class TokenStore:
             StateCorruptError: The file is no database of ours.
         """
         self._clock = clock
+        self._path = path
         make_private_directory(path.parent)
         # SQLite gives its side files the mode of the main one, so this one decides for all.
         path.touch(mode=PRIVATE_FILE, exist_ok=True)
@@ -96,6 +103,22 @@ class TokenStore:
             raise StateCorruptError(
                 f"{path} is not a database of this project",
                 hint="Move it away; agents then need new tokens.",
+            ) from error
+
+    @contextmanager
+    def _begin(self) -> Generator[sql.Connection]:
+        """Open a transaction; it is committed at the end of the block.
+
+        Raises:
+            StateUnwritableError: The database is locked for too long, full or gone.
+        """
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except DatabaseError as error:
+            raise StateUnwritableError(
+                f"{self._path} cannot be used now",
+                hint="Is the disk full?",
             ) from error
 
     def close(self) -> None:
@@ -132,7 +155,7 @@ class TokenStore:
             created_at=now,
             expires_at=now + ttl,
         )
-        with self._engine.begin() as connection:
+        with self._begin() as connection:
             _ = connection.execute(
                 _TOKENS.insert().values(
                     id=record.id,
@@ -149,7 +172,7 @@ class TokenStore:
     def list(self) -> tuple[TokenRecord, ...]:
         """Tell all tokens, the oldest first; one past its time is told as expired."""
         now = self._clock.now()
-        with self._engine.connect() as connection:
+        with self._begin() as connection:
             rows = connection.execute(_SELECT.order_by(_TOKENS.c.created_at, _TOKENS.c.id))
             return tuple(_read(row, now) for row in rows.mappings())
 
@@ -164,7 +187,7 @@ class TokenStore:
             TokenUnknownError: There is none with this id.
         """
         now = self._clock.now()
-        with self._engine.begin() as connection:
+        with self._begin() as connection:
             _ = connection.execute(
                 _TOKENS.update()
                 .where(_TOKENS.c.id == token_id, _TOKENS.c.state != "revoked")
@@ -181,7 +204,7 @@ class TokenStore:
         """Keep when tokens were last used."""
         if not used:
             return
-        with self._engine.begin() as connection:
+        with self._begin() as connection:
             for token_id, moment in used.items():
                 _ = connection.execute(
                     _TOKENS.update().where(_TOKENS.c.id == token_id).values(last_used_at=moment)

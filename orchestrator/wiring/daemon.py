@@ -24,7 +24,7 @@ from orchestrator.control.orders import Orders
 from orchestrator.control.publish import Publisher
 from orchestrator.control.reconciler import Reconciler
 from orchestrator.control.state import ProcessRecord, StateFile
-from orchestrator.errors import LockHeldError
+from orchestrator.errors import AgentsError, LockHeldError
 from orchestrator.files import hold_lock, make_private_directory
 from orchestrator.model.desired import GatewaySettings as Listening
 from orchestrator.model.names import RoleName, SecretName
@@ -97,6 +97,7 @@ class Daemon:
                 gateway=lambda: self._status,
                 desk=self._wait_for_desk,
                 group=group,
+                log=self._log,
             )
             await group.start(self._reconciler.run)
             group.start_soon(self._serve_gateway, group)
@@ -220,7 +221,10 @@ class Daemon:
     async def _keep_tokens(self, desk: "TokenDesk") -> None:
         while True:
             await anyio.sleep(NOTE_USES_SECONDS)
-            await anyio.to_thread.run_sync(desk.note_uses)
+            try:
+                await anyio.to_thread.run_sync(desk.note_uses)
+            except AgentsError as error:
+                self._log.warning("uses of tokens not written", detail=str(error))
 
     def _role_names(self) -> tuple[RoleName, ...]:
         return tuple(self._state.state.roles)

@@ -35,6 +35,8 @@ class Parse:
         body = await self._read_body(exchange)
         if isinstance(body, Reply):
             return body
+        # The body may have taken long, and the token may have ended meanwhile.
+        exchange.require_whole()
         value = jsonrpc.decode(body)
         jsonrpc.check_depth(body, value)
         message = jsonrpc.parse(value)

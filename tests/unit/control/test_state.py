@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestrator.control.state import ControlState, ProcessRecord, StateFile, read_state
-from orchestrator.errors import StateCorruptError
+from orchestrator.errors import StateCorruptError, StateUnwritableError
 from orchestrator.model.desired import BootstrapSpec, GatewaySettings
 from orchestrator.model.names import RoleName, ServerName, WorkloadName
 from orchestrator.model.secret import SecretRef
@@ -174,7 +174,7 @@ def test_a_failed_write_leaves_the_old_state(path: Path) -> None:
     file.update(revision=1)
     path.unlink()
     path.mkdir()  # nothing can be renamed over a directory
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(StateUnwritableError):
         file.update(revision=2)
     assert file.state.revision == 1
     assert list(path.parent.iterdir()) == [path]
