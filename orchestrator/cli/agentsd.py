@@ -28,12 +28,13 @@ def main() -> int:
     gc.freeze()
     gc.enable()
     root, state, run, level = sys.argv[1:]
-    configure_log(level)
+    paths = Paths(Path(root), Path(state), Path(run))
+    configure_log(level, paths.daemon_log)
     status = 0
     try:
         anyio.run(
             run_daemon,
-            Paths(Path(root), Path(state), Path(run)),
+            paths,
             backend="asyncio",
             backend_options={"use_uvloop": True},
         )

@@ -1,10 +1,17 @@
 """The daemon's log: one JSON object a line on standard error."""
 
 import logging
+import os
 import sys
-from typing import Final
+from contextlib import suppress
+from io import TextIOBase
+from pathlib import Path
+from typing import Final, TextIO, cast, final
 
 import structlog
+from typing_extensions import override
+
+from orchestrator.files import PRIVATE_FILE
 
 _LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -14,13 +21,41 @@ _LEVELS: Final = {
 }
 
 
-def configure_log(level: str) -> None:
+@final
+class _LastingLog(TextIOBase):
+    """Standard error for as long as the engine reads it, then the log file itself.
+
+    A daemon whose engine was killed serves on, and must neither end nor fall silent by the first
+    line that it writes.
+    """
+
+    def __init__(self, first: TextIO, path: Path) -> None:
+        self._stream = first
+        self._path = path
+
+    @override
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            try:
+                _ = self._stream.write(text)
+                self._stream.flush()
+            except OSError:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                descriptor = os.open(self._path, flags, PRIVATE_FILE)
+                self._stream = os.fdopen(descriptor, "a", encoding="utf-8")
+                _ = self._stream.write(text)
+                self._stream.flush()
+        return len(text)
+
+
+def configure_log(level: str, path: Path) -> None:
     """Set structlog up for this process.
 
     Tracebacks carry no local variables: those may hold secrets.
 
     Args:
         level: The least severe level that is written.
+        path: Where lines go when nobody reads standard error any more.
     """
     structlog.configure(
         processors=[
@@ -33,6 +68,9 @@ def configure_log(level: str) -> None:
             structlog.processors.JSONRenderer(sort_keys=False),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        # structlog writes and flushes, and asks no more of it than that.
+        logger_factory=structlog.WriteLoggerFactory(
+            file=cast("TextIO", _LastingLog(sys.stderr, path))
+        ),
         cache_logger_on_first_use=True,
     )

@@ -46,6 +46,7 @@ class _Task:
         self.spec = spec
         self.earlier = earlier
         self.finished = anyio.Event()
+        self.stopped = anyio.Event()
         self.error: AgentsError | None = None
         self._ends: set[int] = set()
         self._end_seen = anyio.Event()
@@ -94,7 +95,7 @@ class Bootstraps:
         """Begin every bootstrap that is due and not under way; one that failed is tried again."""
         for server, spec in specs.items():
             earlier = self._tasks.get(server)
-            at_work = earlier is not None and not earlier.finished.is_set()
+            at_work = earlier is not None and not earlier.stopped.is_set()
             # One that failed and is only being stopped yet is followed by the next try.
             if at_work and earlier is not None and earlier.error is None and earlier.spec == spec:
                 continue
@@ -131,10 +132,11 @@ class Bootstraps:
     async def _run(self, task: _Task) -> None:
         spec = task.spec
         if task.earlier is not None:
-            await task.earlier.finished.wait()
+            await task.earlier.stopped.wait()
             task.earlier = None
             if self._is_done(spec):
                 task.finished.set()
+                task.stopped.set()
                 return
         try:
             with anyio.fail_after(PATIENCE_SECONDS):
@@ -155,10 +157,12 @@ class Bootstraps:
         finally:
             if task.error is not None:
                 self._log.error("bootstrap failed", server=spec.server, detail=str(task.error))
+            # Whoever waits for what it made need not wait for its end.
+            task.finished.set()
             # Without an engine it is ended as a stray, when there is one again.
             with anyio.CancelScope(shield=True), suppress(RuntimeUnavailableError):
                 await self._runtime.stop(spec.spec.name, spec.spec.stop.grace)
-            task.finished.set()
+            task.stopped.set()
 
     async def _do(self, task: _Task) -> None:
         spec = task.spec

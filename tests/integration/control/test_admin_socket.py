@@ -283,7 +283,7 @@ async def ordered(project: Project, control: Control) -> AsyncGenerator[Path]:
                 gateway=lambda: GatewayStatus(url="http://here", ready=True),
                 desk=wait_for_desk,
                 group=group,
-                log=structlog.get_logger("test"),
+                log=cast("structlog.typing.FilteringBoundLogger", structlog.get_logger("test")),
             )
             async with serving(path, orders.answer):
                 yield path

@@ -476,3 +476,31 @@ async def test_slow_body_does_not_hold_others(open_rig: OpenRig) -> None:
             await stream.send(head.encode())
             async with rig.http(token) as http:
                 assert (await http.post(URL, json=legacy("ping"))).status_code == 200
+
+
+async def test_a_token_that_is_revoked_while_its_body_comes_opens_nothing(
+    open_rig: OpenRig,
+) -> None:
+    """Who holds a request open until after the revocation gets a 401, and no tool hears of it."""
+    async with open_rig() as rig:
+        await ready(rig)
+        token = rig.token("treasury")
+        port = int(rig.base.rpartition(":")[2])
+        body = json.dumps(legacy("tools/call", {"name": "hold", "arguments": {}})).encode()
+        head = (
+            f"POST {URL} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+            f"Authorization: Bearer {token}\r\nContent-Length: {len(body)}\r\n"
+            "Content-Type: application/json\r\nAccept: */*\r\n\r\n"
+        )
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            await stream.send(head.encode() + body[:1])
+            # Answered after the first one was read as far as it goes.
+            async with rig.http(token) as http:
+                assert (await http.post(URL, json=legacy("ping"))).status_code == 200
+            await anyio.to_thread.run_sync(rig.tokens.remove, cast("TokenId", token.split("_")[1]))
+            await stream.send(body[1:])
+            with anyio.fail_after(5):
+                assert (await stream.receive()).startswith(b"HTTP/1.1 401 ")
+        last = rig.recorder.records[-1]
+        assert (last.code, last.tool) == ("token.revoked", None)
+        assert not (rig.instances[0].directory / "held").exists()

@@ -227,3 +227,27 @@ async def test_a_flood_lets_others_run(directory: Path, stdio: Starter) -> None:
                 _ = await channel.receive()
             tasks.cancel_scope.cancel()
     assert turns > 3
+
+
+async def test_a_flood_of_short_lines_leaves_others_their_turn(fifos: Path) -> None:
+    """One read may bring half a million lines; other tasks run between them."""
+    writer = os.open(fifos / "out", os.O_RDWR)
+    try:
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await checkpoint()
+                turns += 1
+
+        with anyio.fail_after(20), Channel(fifos) as channel:
+            _ = os.write(writer, b"1\n" * 30_000)
+            async with anyio.create_task_group() as tasks:
+                _ = tasks.start_soon(others)
+                for _ in range(30_000):
+                    assert await channel.receive() == b"1"
+                tasks.cancel_scope.cancel()
+        assert turns > 500
+    finally:
+        os.close(writer)

@@ -374,3 +374,31 @@ async def test_a_refused_handshake(directory: Path) -> None:
                 assert len(str(caught.value)) < 300
     finally:
         script.close()
+
+
+async def test_what_a_server_nests_or_repeats_harms_nobody(directory: Path) -> None:
+    """Ids that are no ids are passed over, and of its claims only short texts are kept."""
+    script = Script(directory)
+    deep: object = []
+    for _ in range(500):
+        deep = [deep]
+    try:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+
+                async def serve() -> None:
+                    request = await script.next()
+                    for identity in ({"a": 1}, [1], deep):
+                        script.write({"jsonrpc": "2.0", "id": identity, "method": "ping"})
+                        script.write({"jsonrpc": "2.0", "id": identity, "result": NOTHING})
+                    info = {"name": "n" * 5000, "version": "1\x1b[0m", "title": 7, "x": deep}
+                    opened = {"protocolVersion": "2025-11-25", "capabilities": NOTHING}
+                    script.result(request, {**opened, "serverInfo": info})
+
+                _ = tasks.start_soon(serve)
+                told = (await run_probe(directory, "legacy")).server_info
+                assert told.keys() == {"name", "version"}
+                assert told["version"] == "1\\x1b[0m"
+                assert len(str(told)) < 300
+    finally:
+        script.close()

@@ -63,7 +63,9 @@ def make(kind: type[errors.AgentsError], message: str) -> errors.AgentsError:
 
 def test_every_leaf_is_in_the_table() -> None:
     """Whoever adds an error has to decide how an agent sees it."""
-    assert set(TABLE) == leaves(errors.AgentsError)
+    # Modules of the command line and of the control plane have leaves of their own.
+    ours = {leaf for leaf in leaves(errors.AgentsError) if leaf.__module__ == errors.__name__}
+    assert set(TABLE) == ours
 
 
 OWN_WORDS = {
