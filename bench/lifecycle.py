@@ -80,12 +80,14 @@ def call(client: httpx2.Client, url: str) -> None:
 
     One that was sent before the death is noticed is told as lost; later ones wait at the gateway.
     """
+    said = ""
     for _ in range(1000):
         answer = client.post(url, json=CALL)
         body = cast("dict[str, dict[str, object]]", answer.json())
         if answer.status_code == 200 and not body["result"].get("isError"):
             return
-    raise SystemExit(f"no call succeeds: {answer.status_code} {answer.text[:300]}")
+        said = f"{answer.status_code} {answer.text[:300]}"
+    raise SystemExit(f"no call succeeds: {said}")
 
 
 def own_start(root: Path) -> None:

@@ -113,6 +113,7 @@ class Orders:
                 yield Result(body=await self._issue(request))
             case TokenListRequest():
                 desk = await self._desk()
+                await anyio.to_thread.run_sync(desk.note_uses)
                 records = await anyio.to_thread.run_sync(desk.list)
                 yield Result(body=[describe_token(record) for record in records])
             case TokenRevokeRequest():

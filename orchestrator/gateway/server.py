@@ -17,6 +17,7 @@ from orchestrator.clock import Clock
 from orchestrator.errors import TargetLostError, TargetUnavailableError
 from orchestrator.gateway.app import Application, build_chain
 from orchestrator.gateway.filters.record import LogRecorder, Recorder
+from orchestrator.gateway.front import BoundedProtocol
 from orchestrator.gateway.settings import Common, GatewaySettings
 from orchestrator.gateway.table import Table
 from orchestrator.gateway.target import Target
@@ -219,7 +220,7 @@ class Gateway:
         server = _Server(
             uvicorn.Config(
                 self.app,
-                http="httptools",
+                http=BoundedProtocol,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

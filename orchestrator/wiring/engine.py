@@ -27,10 +27,17 @@ def bind(listening: GatewaySettings, last_port: int = 0) -> socket.socket:
     wanted = [listening.port] if listening.port else [last_port, 0]
     for port in wanted[:-1]:
         try:
-            return socket.create_server((listening.host, port), family=family, backlog=1024)
+            return _listen(family, listening.host, port)
         except OSError:
             continue
-    return socket.create_server((listening.host, wanted[-1]), family=family, backlog=1024)
+    return _listen(family, listening.host, wanted[-1])
+
+
+def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    listener = socket.create_server((host, port), family=family, backlog=1024)
+    # Accepted connections inherit it: a reply must not wait for the last one's acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def address_of(listener: socket.socket) -> tuple[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -504,3 +505,42 @@ async def test_a_token_that_is_revoked_while_its_body_comes_opens_nothing(
         last = rig.recorder.records[-1]
         assert (last.code, last.tool) == ("token.revoked", None)
         assert not (rig.instances[0].directory / "held").exists()
+
+
+@pytest.mark.parametrize("part", ["one header", "many headers", "a path", "a trailer"])
+async def test_a_head_without_end_is_cut(open_rig: OpenRig, part: str) -> None:
+    """A stranger cannot make the gateway keep a head of any length."""
+    pieces = {
+        "one header": (b"POST / HTTP/1.1\r\nx: ", b"y" * 65_536),
+        "many headers": (b"POST / HTTP/1.1\r\n", b"x: y\r\n" * 10_000),
+        "a path": (b"POST /", b"y" * 65_536),
+        "a trailer": (
+            b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: ",
+            b"y" * 65_536,
+        ),
+    }
+    begin, more = pieces[part]
+    async with open_rig() as rig:
+        port = int(rig.base.rpartition(":")[2])
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            await stream.send(begin)
+            with anyio.fail_after(10), pytest.raises(anyio.BrokenResourceError):
+                for _ in range(1000):
+                    await stream.send(more)
+        async with rig.http() as http:
+            assert (await http.get("/health")).status_code == 200
+
+
+async def test_connections_have_an_end(open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strangers cannot take the descriptors that the daemon needs."""
+    monkeypatch.setattr("orchestrator.gateway.front.CONNECTIONS", 8)
+    monkeypatch.setattr("orchestrator.gateway.front.HEAD_SECONDS", 0.3)
+    async with open_rig() as rig, AsyncExitStack() as stack:
+        port = int(rig.base.rpartition(":")[2])
+        for _ in range(20):
+            stream = await anyio.connect_tcp("127.0.0.1", port)
+            _ = await stack.enter_async_context(stream)
+        # Those that say nothing are let go in time.
+        await anyio.sleep(0.5)
+        async with rig.http() as http:
+            assert (await http.get("/health")).status_code == 200
