@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, cast
 
 import anyio
+import anyio.abc
 import pytest
 from structlog.testing import capture_logs
 
@@ -525,22 +526,33 @@ async def test_a_head_without_end_is_cut(open_rig: OpenRig, part: str) -> None:
         async with await anyio.connect_tcp("127.0.0.1", port) as stream:
             await stream.send(begin)
             with anyio.fail_after(10), pytest.raises(anyio.BrokenResourceError):
-                for _ in range(1000):
-                    await stream.send(more)
+                await send_for_ever(stream, more)
         async with rig.http() as http:
             assert (await http.get("/health")).status_code == 200
+
+
+async def send_for_ever(stream: anyio.abc.SocketStream, data: bytes) -> None:
+    """Send until the other end will not have any more."""
+    while True:
+        await stream.send(data)
 
 
 async def test_connections_have_an_end(open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Strangers cannot take the descriptors that the daemon needs."""
     monkeypatch.setattr("orchestrator.gateway.front.CONNECTIONS", 8)
-    monkeypatch.setattr("orchestrator.gateway.front.HEAD_SECONDS", 0.3)
+    monkeypatch.setattr("orchestrator.gateway.front.HEAD_SECONDS", 3)
     async with open_rig() as rig, AsyncExitStack() as stack:
         port = int(rig.base.rpartition(":")[2])
-        for _ in range(20):
+        for number in range(20):
             stream = await anyio.connect_tcp("127.0.0.1", port)
             _ = await stack.enter_async_context(stream)
+            if number >= 8:  # one too many: cut at once
+                with (
+                    anyio.fail_after(0.5),
+                    pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)),
+                ):
+                    _ = await stream.receive()
         # Those that say nothing are let go in time.
-        await anyio.sleep(0.5)
+        await anyio.sleep(3.2)
         async with rig.http() as http:
             assert (await http.get("/health")).status_code == 200
