@@ -14,7 +14,8 @@ AgentsError                      code `internal`, exit status 1
 │   └── TokenRevokedError
 ├── PolicyError                  5
 │   ├── CallDeniedError
-│   └── UnknownToolError
+│   ├── UnknownToolError
+│   └── TooManyCallsError
 ├── WorkloadError                6: an instance that does not run as it should
 │   ├── RuntimeUnavailableError
 │   ├── WorkloadStartError
@@ -215,6 +216,13 @@ class UnknownToolError(PolicyError):
     def __init__(self, name: str) -> None:
         """Name the tool as the caller wrote it."""
         super().__init__(f"Unknown tool: {name}")
+
+
+@final
+class TooManyCallsError(PolicyError):
+    """A token has as much under way as one token may; nothing of this call was done."""
+
+    code = "policy.too_many_calls"
 
 
 class WorkloadError(AgentsError):

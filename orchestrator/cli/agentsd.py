@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from orchestrator.errors import AgentsError
 
 COMPLAINT: Final = "agentsd: "
+PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 
 
 def main() -> int:
@@ -27,6 +28,7 @@ def main() -> int:
 
     gc.freeze()
     gc.enable()
+    _close_to_others()
     root, state, run, level = sys.argv[1:]
     paths = Paths(Path(root), Path(state), Path(run))
     configure_log(level, paths.daemon_log)
@@ -44,6 +46,20 @@ def main() -> int:
             _ = sys.stderr.write(f"{COMPLAINT}{error}\n")
         status = 78
     return status
+
+
+def _close_to_others() -> None:
+    """Keep what this process knows out of core files and out of reach of same-user debuggers."""
+    import ctypes
+    import resource
+
+    # A soft limit of 1, not 0: with a piped core_pattern a limit of 0 is passed over.
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = 1 if hard == resource.RLIM_INFINITY else min(1, hard)
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):
+        _ = sys.stderr.write("agentsd: cannot be closed to other processes of this user\n")
 
 
 def leaves(group: "BaseExceptionGroup[AgentsError]") -> "Iterator[AgentsError]":

@@ -10,12 +10,19 @@ from orchestrator.cli.output import note, say, say_json
 from orchestrator.cli.places import find_paths
 from orchestrator.control.admin_client import ask_once
 from orchestrator.control.state import read_state
-from orchestrator.errors import AgentsError, ControlUnavailableError, NotRunningError
+from orchestrator.errors import (
+    AgentsError,
+    ControlUnavailableError,
+    LockHeldError,
+    NotRunningError,
+)
 from orchestrator.paths import Paths
+from orchestrator.runtimes.engine import Engine
 from orchestrator.runtimes.fence import end_orphan
 from orchestrator.wiring.engine import engine_of
 
 SPARE_SECONDS: Final = 20.0
+LOCK_SECONDS: Final = 0.1
 
 
 def down(project: Path | None, *, as_json: bool) -> None:
@@ -44,9 +51,21 @@ def stop_everything(paths: Paths) -> bool:
             _ = ask_once(paths.control_socket, {"op": "shutdown"}, patience=longest)
         except (NotRunningError, ControlUnavailableError) as error:
             note(f"The daemon does not take orders ({error}); stopping without a drain.")
-        anyio.run(engine.shutdown, timedelta(seconds=longest))
+        anyio.run(_shut_down, engine, longest)
     ended = [end_orphan(path) for path in sorted((paths.run / "fences").glob("*.lock"))]
     return running is not None or any(ended)
+
+
+async def _shut_down(engine: Engine, longest: float) -> None:
+    """End the engine; another command that does the same is waited for."""
+    end = anyio.current_time() + longest
+    while True:
+        try:
+            return await engine.shutdown(timedelta(seconds=longest))
+        except LockHeldError:
+            if anyio.current_time() > end:
+                raise
+        await anyio.sleep(LOCK_SECONDS)
 
 
 def _longest_stop(paths: Paths) -> float:

@@ -49,7 +49,10 @@ def _follow(path: Path, file: BinaryIO) -> None:
         begun = _print_new(file, begun)
         time.sleep(LOOK_SECONDS)
         try:
-            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            facts = path.stat()
+            if facts.st_ino == os.fstat(file.fileno()).st_ino:
+                if facts.st_size < file.tell():  # emptied after a copy of it was kept
+                    _ = file.seek(0)
                 continue
             newer = path.open("rb")
         except FileNotFoundError:

@@ -25,6 +25,7 @@ from orchestrator.control.plan import Remove, changes, plan
 from orchestrator.control.state import StateFile, read_state
 from orchestrator.errors import (
     ControlUnavailableError,
+    NotRunningError,
     SecretError,
     SecretNotFoundError,
     SecretStoreUnavailableError,
@@ -236,6 +237,8 @@ def _await_control(paths: Paths) -> None:
     """Wait until the daemon takes orders."""
     end = time.monotonic() + CONTROL_SECONDS
     while not is_listening(paths.control_socket):
+        if not paths.run.joinpath("supervisor.sock").exists():
+            raise NotRunningError("it was stopped by another command in the meantime")
         if time.monotonic() > end:
             complaint = _complaint(paths)
             raise ControlUnavailableError(

@@ -7,6 +7,7 @@ No message repeats a value that may be a secret: only words outside `secrets`, `
 import re
 from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
+from inspect import cleandoc
 from typing import Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -215,11 +216,11 @@ def describe(model: type[BaseModel]) -> dict[str, str]:
     Returns:
         Meanings by key as it stands in a file.
     """
-    _, _, section = (model.__doc__ or "").partition("Attributes:")
+    _, _, section = cleandoc(model.__doc__ or "").partition("Attributes:")
     meanings: dict[str, str] = {}
     name = ""
     for line in section.splitlines():
-        if match := re.fullmatch(r" {8}(\w+): (.*)", line):
+        if match := re.fullmatch(r" {4}(\w+): (.*)", line):
             field = model.model_fields.get(match[1])
             name = (field.alias if field else None) or match[1]
             meanings[name] = match[2]

@@ -5,6 +5,7 @@ They say less than the checks do: what one file says about another no schema can
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from inspect import cleandoc
 from typing import Final
 
 from pydantic import BaseModel
@@ -47,7 +48,7 @@ def all_models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 def summary(model: type[BaseModel]) -> str:
     """Tell what a model is: its docstring down to the list of its keys."""
-    text, _, _ = (model.__doc__ or "").partition("Attributes:")
+    text, _, _ = cleandoc(model.__doc__ or "").partition("Attributes:")
     return " ".join(text.split())
 
 

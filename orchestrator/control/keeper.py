@@ -41,6 +41,7 @@ from orchestrator.runtimes.probe import Attested
 
 ENGINE_POLL_SECONDS: Final = 1.0
 KILL_SECONDS: Final = 10.0
+ATTEST_SECONDS: Final = 1.0
 # One that shows too much is not given the time to finish what it does.
 QUARANTINE_GRACE: Final = timedelta(milliseconds=500)
 # How long the news of an end may take, once the gateway has noticed it.
@@ -374,6 +375,9 @@ class Keeper:
         self._log.info("tools attested again", tools=len(self._attested.tools))
         self._publish()
         self._services.changed()
+        # One that announces changes without end must not keep everybody busy.
+        with anyio.move_on_after(ATTEST_SECONDS):
+            await self._end_of(process.pid)
 
     async def _ended_or_tools_changed(self, process: Process) -> bool:
         """Wait for one of the two; True when the process ended."""

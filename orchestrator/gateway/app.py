@@ -46,9 +46,9 @@ def build_chain(
         # Around everything, so that nothing ends without a record.
         Record(recorder, common.clock),
         # Before the body: a stranger makes nobody read megabytes.
-        Authenticate(tokens),
+        Authenticate(tokens, settings.max_open),
         # Once, before anybody decides: all decide on the same message.
-        Parse(settings.max_body_bytes),
+        Parse(settings.max_body_bytes, settings.max_held_bytes),
         # (throttle: limits are per agent and tool, so after both are known; before anything dear.)
         # Default deny.
         Authorize(table),

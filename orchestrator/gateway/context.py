@@ -1,7 +1,7 @@
 """One HTTP request on its way through the gateway, with what the filters have learned of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
@@ -80,6 +80,8 @@ class Exchange:
         receive: Reads the body, then tells when the caller hangs up.
         started: Monotonic seconds at which it came.
         principal: Who asks (authenticate).
+        peers: The open requests of the same token, with this one (authenticate).
+        held_bytes: How much of the body is kept (parse), 0 once it was handed on (relay).
         era: The rules that the caller follows (parse).
         method: The message's method, empty until it is known (parse).
         request_id: The caller's id of the request, None for a notification (parse).
@@ -98,10 +100,12 @@ class Exchange:
         "call",
         "era",
         "head",
+        "held_bytes",
         "id",
         "kind",
         "method",
         "params",
+        "peers",
         "place",
         "principal",
         "receive",
@@ -127,6 +131,8 @@ class Exchange:
         self.receive = receive
         self.started = started
         self.principal: Principal | None = None
+        self.peers: Collection[Exchange] = ()
+        self.held_bytes = 0
         self.era: Era = "legacy"
         self.method = ""
         self.request_id: RequestId | None = None

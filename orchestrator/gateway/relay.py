@@ -1,6 +1,7 @@
 """The end of the chain: one tool call to one instance, and its answer in the caller's era."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Final, final
 
 from orchestrator.errors import (
@@ -47,17 +48,14 @@ class Relay:
             UpstreamError: There is no usable answer.
             TokenError: The caller's token ended meanwhile.
         """
-        target, call, request_id = exchange.target, exchange.call, exchange.request_id
-        if target is None or call is None or request_id is None:
-            raise TargetUnavailableError("Only tool calls go to an instance")
         self._set_deadline(exchange)
         # From here to the pipe nothing waits: what ended the token until now ends the call unsent.
         exchange.require_whole()
         if exchange.era == "modern":
             # In the legacy era a hang-up is no cancel.
             exchange.watch(self._patience)
-        response = await target.call(call, exchange.id, exchange.wait)
-        return self._adapt(exchange, request_id, response)
+        request_id, answer = _send(exchange)
+        return self._adapt(exchange, request_id, await answer)
 
     def _set_deadline(self, exchange: Exchange) -> None:
         loop = asyncio.get_running_loop()
@@ -87,6 +85,22 @@ class Relay:
         except (ValueError, RecursionError) as error:
             raise UpstreamProtocolError("The answer cannot be written as JSON") from error
         return Reply(200, body, category)
+
+
+def _send(exchange: Exchange) -> tuple[jsonrpc.RequestId, Awaitable[jsonrpc.Response]]:
+    """Hand the call to the wire, and let go of its content: from now on it is a line there.
+
+    Returns:
+        The caller's id of the request, and the answer.
+    """
+    target, call, request_id = exchange.target, exchange.call, exchange.request_id
+    if target is None or call is None or request_id is None:
+        raise TargetUnavailableError("Only tool calls go to an instance")
+    answer = target.call(call, exchange.id, exchange.wait)
+    exchange.call = mcp.ToolCall(call.name, None, {})
+    exchange.params = {}
+    exchange.held_bytes = 0
+    return request_id, answer
 
 
 def _relay_error(exchange: Exchange, request_id: jsonrpc.RequestId, error: JsonObject) -> Reply:

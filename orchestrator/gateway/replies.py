@@ -42,6 +42,7 @@ class Row:
         rpc_code: Code of the JSON-RPC error; None for the category's own.
         required_action: What the agent has to do first.
         retry_after_ms: When another try makes sense.
+        http_status: Status of a refusal before the message was read; None for the JSON-RPC code's.
         is_internal: Whether even the error's code is nobody's business.
     """
 
@@ -51,6 +52,7 @@ class Row:
     rpc_code: int | None = None
     required_action: str | None = None
     retry_after_ms: int | None = None
+    http_status: int | None = None
     is_internal: bool = False
 
 
@@ -72,6 +74,12 @@ TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
         errors.TokenRevokedError: _AUTH,
         errors.CallDeniedError: Row("auth", acts=True),
         errors.UnknownToolError: Row("not_available", rpc_code=jsonrpc.INVALID_PARAMS),
+        errors.TooManyCallsError: Row(
+            "limit",
+            sentence="Too much is under way with this token; nothing was done",
+            retry_after_ms=1_000,
+            http_status=429,
+        ),
         errors.RuntimeUnavailableError: _INTERNAL,
         errors.WorkloadStartError: _INTERNAL,
         errors.WorkloadNotReadyError: _INTERNAL,
@@ -151,8 +159,11 @@ def refuse(exchange: Exchange, error: errors.AgentsError) -> Reply:
     if isinstance(error, errors.UnsupportedVersionError):
         data |= {"supported": [*mcp.MODERN_VERSIONS], "requested": error.requested}
     rpc_code = _OWN_CODES[row.category] if row.rpc_code is None else row.rpc_code
+    status = status_of(exchange, rpc_code)
+    if row.http_status is not None and exchange.request_id is None:
+        status = row.http_status
     body = jsonrpc.error_body(exchange.request_id, rpc_code, message, data)
-    return Reply(status_of(exchange, rpc_code), jsonrpc.encode(body), row.category, code)
+    return Reply(status, jsonrpc.encode(body), row.category, code)
 
 
 def refuse_unexpected(exchange: Exchange) -> Reply:

@@ -15,6 +15,8 @@ class GatewaySettings:
         hosts: Host headers that are served beside the loopback's own, with their port if any.
         origins: Origins that browsers may come from, beside the loopback's own.
         max_body_bytes: Largest body of a request.
+        max_open: How many requests of one token may be open at the same time.
+        max_held_bytes: How much of their bodies may be kept, until each is written to an instance.
         call_seconds: Longest time that a call may take at the instance.
         target_patience_seconds: How long a call waits for an instance that is on its way.
         max_waiting: How many calls of one role may wait so.
@@ -28,6 +30,8 @@ class GatewaySettings:
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
     max_body_bytes: int = 4 * 1024 * 1024
+    max_open: int = 64
+    max_held_bytes: int = 32 * 1024 * 1024
     call_seconds: float = 300.0
     target_patience_seconds: float = 10.0
     max_waiting: int = 64

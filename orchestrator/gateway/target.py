@@ -1,7 +1,7 @@
 """One server process as the gateway's calls see it: its state, its calls, its end."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Final, final
 
@@ -132,8 +132,10 @@ class Target:
         upstream = self._upstream
         return Pulse(upstream.heard, upstream.in_flight, upstream.oldest_call)
 
-    async def call(self, call: mcp.ToolCall, request_id: str, wait: Wait) -> jsonrpc.Response:
+    def call(self, call: mcp.ToolCall, request_id: str, wait: Wait) -> Awaitable[jsonrpc.Response]:
         """Make one tool call, in the era of the instance.
+
+        It is sent at once. The answer has to be awaited; nothing of the call is kept for that.
 
         Args:
             call: The call.
@@ -144,7 +146,7 @@ class Target:
             UpstreamError: There was none.
         """
         params = mcp.upstream_call(call, self.ref.era, self._client_info, request_id)
-        return await self._upstream.request("tools/call", params, wait)
+        return self._upstream.request("tools/call", params, wait)
 
     async def ping(self) -> None:
         """Ask for a sign of life; any answer is one.

@@ -24,6 +24,8 @@ INTERNAL_ERROR = -32603
 
 # Below orjson's own limit for writing (254), so that whatever is read can be written again.
 MAX_DEPTH = 128
+# Values in one message: each costs many times its bytes once it is read.
+MAX_VALUES = 200_000
 
 _ONLY_DIGITS = bytes(ord("0") if ord("0") <= byte <= ord("9") else 0 for byte in range(256))
 _LONG_NUMBER = b"0" * 19
@@ -87,6 +89,29 @@ def encode(value: Json) -> bytes:
     except TypeError:
         # Integers beyond 64 bits, lone surrogates, and nesting beyond orjson's limit.
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+
+
+def check_breadth(data: bytes) -> None:
+    """Refuse a text that would be read into too many values, before it is read.
+
+    Args:
+        data: A JSON text; of anything else it does not matter what is told.
+
+    Raises:
+        MalformedMessageError: It holds more than `MAX_VALUES` values; a long text is one.
+    """
+    if _count_separators(data) <= MAX_VALUES:
+        return
+    # Without escapes every other piece between quotes is outside of strings. No value has more
+    # than one key, so it takes twice as many strings, with two quotes each, to be too many.
+    most = 4 * MAX_VALUES
+    pieces = data.replace(rb"\\", b"").replace(rb'\"', b"").split(b'"', most + 1)
+    if len(pieces) > most + 1 or _count_separators(b"".join(pieces[::2])) > MAX_VALUES:
+        raise MalformedMessageError("The body holds too many values")
+
+
+def _count_separators(data: bytes) -> int:
+    return data.count(b"{") + data.count(b"[") + data.count(b",")
 
 
 def check_depth(data: bytes, value: Json) -> None:

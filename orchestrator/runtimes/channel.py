@@ -18,7 +18,7 @@ from anyio.lowlevel import checkpoint
 
 from orchestrator.errors import TargetUnavailableError, UpstreamProtocolError
 
-LINE_LIMIT_BYTES = 64 * 1024 * 1024
+LINE_LIMIT_BYTES = 32 * 1024 * 1024
 PIPE_BYTES = 1024 * 1024
 _READ_BYTES = 1024 * 1024
 # How many lines are given out before others get a turn; one read may bring half a million.

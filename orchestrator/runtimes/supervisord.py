@@ -210,7 +210,7 @@ class SupervisordRuntime(Runtime):
         return program_file(
             WorkloadProgram(
                 name=spec.name,
-                argv=seat_command("sit", str(seat), str(fence)),
+                argv=seat_command("sit", str(seat), str(fence), str(self._log(spec))),
                 log=str(self._log(spec)),
                 stop_seconds=max(1, int(grace) + (grace > int(grace))),
             )

@@ -495,9 +495,21 @@ def _warm() -> None:
     import signal  # noqa: F401, PLC0415 # pyright: ignore[reportUnusedImport] - just said
 
 
-def sit(directory: str, fence_path: str) -> int:
+def _log_to(path: str) -> None:
+    """Append what is written to stderr to a file.
+
+    The engine's pipe would break with the engine, and a server that logs would die of it.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    _ = os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def sit(directory: str, fence_path: str, log_path: str) -> int:
     """Wait in a directory for a launch frame and become the server."""
     try:
+        _log_to(log_path)
         _enter(directory)
         fence = take_fence(fence_path)
         listener = _listen()
@@ -521,11 +533,13 @@ def guard(fence_path: str, argv: list[str]) -> int:
 
 def main(argv: list[str]) -> int:
     """Run the command line."""
-    if len(argv) == 4 and argv[1] == "sit" and all(path.startswith("/") for path in argv[2:]):  # noqa: PLR2004 - sit DIRECTORY FENCE
-        return sit(argv[2], argv[3])
+    if len(argv) == 5 and argv[1] == "sit" and all(path.startswith("/") for path in argv[2:]):  # noqa: PLR2004 - sit DIRECTORY FENCE LOG
+        return sit(argv[2], argv[3], argv[4])
     if len(argv) >= 4 and argv[1] == "guard" and argv[2].startswith("/") and argv[3][:1] == "/":  # noqa: PLR2004 - guard FENCE PROGRAM ...
         return guard(argv[2], argv[3:])
-    _say("usage: seat.py sit DIRECTORY FENCE | guard FENCE PROGRAM ARGUMENT... (absolute paths)")
+    _say(
+        "usage: seat.py sit DIRECTORY FENCE LOG | guard FENCE PROGRAM ARGUMENT... (absolute paths)"
+    )
     return EX_CONFIG
 
 

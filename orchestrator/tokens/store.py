@@ -100,6 +100,7 @@ class TokenStore:
                 _ = connection.exec_driver_sql("PRAGMA journal_mode=WAL")
             _METADATA.create_all(self._engine)
         except DatabaseError as error:
+            self._engine.dispose()
             raise StateCorruptError(
                 f"{path} is not a database of this project",
                 hint="Move it away; agents then need new tokens.",

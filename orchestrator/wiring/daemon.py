@@ -26,6 +26,7 @@ from orchestrator.control.reconciler import Reconciler
 from orchestrator.control.state import ProcessRecord, StateFile
 from orchestrator.errors import AgentsError, LockHeldError
 from orchestrator.files import hold_lock, make_private_directory
+from orchestrator.model.desired import BOOTSTRAP_ROLE
 from orchestrator.model.desired import GatewaySettings as Listening
 from orchestrator.model.names import RoleName, SecretName
 from orchestrator.model.server import EraChoice
@@ -35,6 +36,7 @@ from orchestrator.paths import Paths
 from orchestrator.runtimes.base import Process
 from orchestrator.runtimes.channel import Channel
 from orchestrator.runtimes.engine import EngineFiles
+from orchestrator.runtimes.logs import rotate
 from orchestrator.runtimes.probe import Attested, Dialogue, list_tools, probe
 from orchestrator.runtimes.supervisord import SupervisordRuntime
 from orchestrator.runtimes.variables import read_variables
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 BIND_SECONDS: Final = 1.0
 LOCK_SECONDS: Final = 10.0
 NOTE_USES_SECONDS: Final = 60.0
+KEEP_LOGS_SECONDS: Final = 2.0
 
 
 @final
@@ -101,6 +104,7 @@ class Daemon:
             )
             await group.start(self._reconciler.run)
             group.start_soon(self._serve_gateway, group)
+            group.start_soon(self._keep_logs)
             await group.start(
                 AdminServer(self._paths.control_socket, orders.answer, self._log).serve
             )
@@ -225,6 +229,15 @@ class Daemon:
                 await anyio.to_thread.run_sync(desk.note_uses)
             except AgentsError as error:
                 self._log.warning("uses of tokens not written", detail=str(error))
+
+    async def _keep_logs(self) -> None:
+        while True:
+            await anyio.sleep(KEEP_LOGS_SECONDS)
+            for role in (*self._role_names(), BOOTSTRAP_ROLE):
+                try:
+                    _ = await anyio.to_thread.run_sync(rotate, self._paths.log_of(role))
+                except OSError as error:
+                    self._log.warning("log not rotated", role=role, detail=error.strerror)
 
     def _role_names(self) -> tuple[RoleName, ...]:
         return tuple(self._state.state.roles)

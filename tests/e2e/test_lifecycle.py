@@ -258,3 +258,17 @@ def test_logs_show_what_an_instance_wrote(running: Project) -> None:
     assert '"event":"started"' in running.agents("logs", "monitoring").stdout
     assert "gateway ready" in running.agents("logs", "--daemon").stdout
     assert "monitoring" in running.agents("logs", "nobody", check=10).stderr
+
+
+async def test_servers_and_gateway_outlive_the_engine(running: Project) -> None:
+    """After kill -9 of supervisord the same processes answer calls, and write their logs."""
+    before = {role: running.pid(role) for role in TOOLS}
+
+    os.kill(running.engine_pid(), signal.SIGKILL)
+
+    for _ in range(5):
+        assert "3000" in await call(running, "treasury")
+    assert {role: running.pid(role) for role in TOOLS} == before
+    running.wait(lambda: bool(running.json("status", check=None)["notes"]))
+    notes = cast("list[str]", running.json("status", check=None)["notes"])
+    assert "engine" in notes[0]

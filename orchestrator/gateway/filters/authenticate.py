@@ -1,9 +1,9 @@
-"""Before the body is read: who asks, and whether the token opens this role."""
+"""Before the body is read: who asks, whether the token opens this role, and what it has open."""
 
 import asyncio
 from typing import final
 
-from orchestrator.errors import TokenRevokedError, TokenUnknownError
+from orchestrator.errors import TokenRevokedError, TokenUnknownError, TooManyCallsError
 from orchestrator.gateway.context import Exchange, Handler, Reply
 from orchestrator.gateway.replies import refuse_http
 from orchestrator.model.names import TokenId
@@ -14,9 +14,15 @@ from orchestrator.tokens.verify import TokenIndex
 class Authenticate:
     """Lets nobody through without a token of the role, and ends requests whose token ends."""
 
-    def __init__(self, tokens: TokenIndex) -> None:
-        """Check against these tokens, and hear from them which ones end early."""
+    def __init__(self, tokens: TokenIndex, max_open: int) -> None:
+        """Check against these tokens, and hear from them which ones end early.
+
+        Args:
+            tokens: The tokens.
+            max_open: How many requests of one token may be open at the same time.
+        """
         self._tokens = tokens
+        self._max_open = max_open
         # An open request is not checked again, so a revocation has to find it.
         self._open: dict[TokenId, set[Exchange]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -27,6 +33,7 @@ class Authenticate:
 
         Raises:
             TokenError: There is none; every reason looks the same from outside.
+            TooManyCallsError: The token has as many requests open as it may.
         """
         if b"authorization" in exchange.head.repeated:
             return refuse_http(
@@ -42,8 +49,14 @@ class Authenticate:
             raise TokenUnknownError("No bearer token")
         principal = self._tokens.verify(text.strip(), exchange.role)
         exchange.principal = principal
+        peers = self._open.get(principal.token_id)
+        if peers is None:
+            peers = self._open[principal.token_id] = set()
+        elif len(peers) >= self._max_open:
+            raise TooManyCallsError("The token has as many requests open as it may")
         self._loop = asyncio.get_running_loop()
-        self._open.setdefault(principal.token_id, set()).add(exchange)
+        peers.add(exchange)
+        exchange.peers = peers
         exchange.finally_do(lambda: self._close(principal.token_id, exchange))
         return await then(exchange)
 

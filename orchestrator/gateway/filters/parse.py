@@ -2,7 +2,7 @@
 
 from typing import Final, final
 
-from orchestrator.errors import HeaderMismatchError, MalformedMessageError
+from orchestrator.errors import HeaderMismatchError, MalformedMessageError, TooManyCallsError
 from orchestrator.gateway.context import Exchange, Handler, Reply
 from orchestrator.gateway.replies import refuse_http
 from orchestrator.protocol import headers, jsonrpc, mcp
@@ -16,15 +16,30 @@ _ACCEPTED: Final = Reply(202)
 class Parse:
     """Checks the request as HTTP, reads its one message, and checks it by its era's rules."""
 
-    def __init__(self, max_body_bytes: int) -> None:
-        """Read at most this much."""
+    def __init__(self, max_body_bytes: int, max_held_bytes: int) -> None:
+        """Set the bounds.
+
+        Args:
+            max_body_bytes: Largest body of one request.
+            max_held_bytes: How much of the bodies of one token's requests may be kept.
+        """
         self._max_body_bytes = max_body_bytes
+        self._max_held_bytes = max_held_bytes
 
     async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
         """Pass requests on; notifications and legacy responses end here.
 
         Raises:
             ProtocolError: The message is none that the era knows.
+            TooManyCallsError: The token's requests have too large bodies together.
+        """
+        ended = await self._read(exchange)
+        return await then(exchange) if ended is None else ended
+
+    async def _read(self, exchange: Exchange) -> Reply | None:
+        """Read a request into the exchange, or tell the reply to anything else.
+
+        A call may wait for long behind this filter, so its body must not stay in the frame there.
         """
         version = exchange.head.values.get(b"mcp-protocol-version", b"").decode("latin-1")
         # As the header says, and nothing else: a modern body under a legacy header is legacy.
@@ -37,6 +52,7 @@ class Parse:
             return body
         # The body may have taken long, and the token may have ended meanwhile.
         exchange.require_whole()
+        jsonrpc.check_breadth(body)
         value = jsonrpc.decode(body)
         jsonrpc.check_depth(body, value)
         message = jsonrpc.parse(value)
@@ -57,7 +73,7 @@ class Parse:
                 exchange.params = message.params
         if exchange.era == "modern":
             _check_modern(exchange)
-        return await then(exchange)
+        return None
 
     async def _read_body(self, exchange: Exchange) -> bytes | Reply:
         declared = exchange.head.values.get(b"content-length", b"")
@@ -65,16 +81,23 @@ class Parse:
             return _too_large(exchange)
         message = await exchange.receive()
         body = message.get("body", b"")
+        self._hold(exchange, len(body))
         if message.get("more_body", False):
             pieces, size = [body], len(body)
             while size <= self._max_body_bytes and message.get("more_body", False):
                 message = await exchange.receive()
                 pieces.append(message.get("body", b""))
                 size += len(pieces[-1])
+                self._hold(exchange, len(pieces[-1]))
             body = b"".join(pieces)
         if message.get("type") == "http.disconnect":
             raise MalformedMessageError("The body ended early")
         return body if len(body) <= self._max_body_bytes else _too_large(exchange)
+
+    def _hold(self, exchange: Exchange, size: int) -> None:
+        exchange.held_bytes += size
+        if sum(peer.held_bytes for peer in exchange.peers) > self._max_held_bytes:
+            raise TooManyCallsError("The token's requests have too large bodies together")
 
 
 def _too_large(exchange: Exchange) -> Reply:

@@ -3,9 +3,10 @@
 It stands around all others so that nothing ends without a record; no reply leaves before it.
 """
 
+import re
 import traceback
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Final, Protocol, final
 
 from typing_extensions import override
 
@@ -14,8 +15,12 @@ from orchestrator.errors import AgentsError
 from orchestrator.gateway.context import Exchange, Handler, Reply
 from orchestrator.gateway.log import get_log
 from orchestrator.gateway.replies import refuse, refuse_unexpected
-from orchestrator.model.names import AgentName, RoleName, TokenId
+from orchestrator.model.names import SLUG_PATTERN, AgentName, RoleName, TokenId
 from orchestrator.model.server import ToolClass
+
+_ROLE: Final = re.compile(SLUG_PATTERN)
+# Stands for what is no role's name: whoever wrote it may have put a token into the URL.
+_NO_ROLE: Final = RoleName("?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,7 @@ class CallRecord:
 
     Attributes:
         request_id: The request's id.
-        role: The role in the URL.
+        role: The role in the URL, `?` if it is no role's name.
         agent: Who asked, None if nobody proved to be anybody.
         token_id: The token's public id, None like the agent.
         method: The message's method, empty if it could not be read.
@@ -112,7 +117,7 @@ class Record:
         await self._recorder.record(
             CallRecord(
                 request_id=exchange.id,
-                role=exchange.role,
+                role=exchange.role if _ROLE.fullmatch(exchange.role) else _NO_ROLE,
                 agent=None if principal is None else principal.agent,
                 token_id=None if principal is None else principal.token_id,
                 method=exchange.method[:128],

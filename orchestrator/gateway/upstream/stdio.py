@@ -9,7 +9,7 @@ Source: MCP 2026-07-28, stdio; Basic, cancellation.
 import asyncio
 import json
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol, cast, final
@@ -133,8 +133,13 @@ class StdioUpstream:
         self.fail(TargetLostError("The connection to the instance was closed"))
         self._wire.close()
 
-    async def request(self, method: str, params: JsonObject, wait: Wait) -> jsonrpc.Response:
-        """Ask, and wait for the answer; whoever stops waiting has the server told.
+    def request(
+        self, method: str, params: JsonObject, wait: Wait
+    ) -> Coroutine[None, None, jsonrpc.Response]:
+        """Ask at once, and wait for the answer; whoever stops waiting has the server told.
+
+        Returns:
+            The answer, which has to be awaited; it keeps nothing of `params` alive.
 
         Args:
             method: The method.
@@ -153,6 +158,11 @@ class StdioUpstream:
         self._send(jsonrpc.request_body(request_id, method, params))
         future: asyncio.Future[jsonrpc.Response] = asyncio.get_running_loop().create_future()
         self._pending[request_id] = _Pending(future, self._clock.monotonic())
+        return self._await_answer(request_id, future, wait)
+
+    async def _await_answer(
+        self, request_id: str, future: "asyncio.Future[jsonrpc.Response]", wait: Wait
+    ) -> jsonrpc.Response:
         try:
             return await wait(future)
         finally:
@@ -182,6 +192,7 @@ class StdioUpstream:
                 line = self._unsent.popleft()
                 await self._wire.send(line)
                 self._unsent_bytes -= len(line)
+                del line  # not to be kept until the next one comes
             self._wake.clear()
             _ = await self._wake.wait()
 

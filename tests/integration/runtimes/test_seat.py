@@ -41,7 +41,7 @@ class Seat:
         self.log = root / f"{name}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                seat_command("sit", str(self.directory), str(self.fence)),
+                seat_command("sit", str(self.directory), str(self.fence), str(self.log)),
                 stdin=subprocess.DEVNULL,
                 stderr=log,
                 env={"LEAK": "canary-of-the-engine"},
