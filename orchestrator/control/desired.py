@@ -9,7 +9,7 @@ from orchestrator.model.desired import BOOTSTRAP_ROLE, BootstrapSpec, Desired, G
 from orchestrator.model.names import BandName, RoleName, SecretName, ServerName
 from orchestrator.model.role import Mode, Restart, Role
 from orchestrator.model.secret import SecretRef
-from orchestrator.model.server import BootstrapCall, Server
+from orchestrator.model.server import Bootstrap, BootstrapCall, Server
 from orchestrator.model.workload import WorkloadSpec
 
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -55,9 +55,10 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
             places=places(name),
             baseline=baseline(name),
         )
-        if server.bootstrap is not None and role.server not in bootstraps:
+        if (wanted := server.bootstrap) is not None and role.server not in bootstraps:
             bootstraps[role.server] = _bootstrap(
                 server,
+                wanted,
                 bootstrap_argvs[role.server],
                 places(""),
                 baseline(f"{BOOTSTRAP_ROLE}-{role.server}"),
@@ -109,11 +110,12 @@ def _spec(  # noqa: PLR0913  a private step of the function above
 
 
 def _bootstrap(
-    server: Server, argv: tuple[str, ...], places: Places, baseline: Mapping[str, str]
+    server: Server,
+    wanted: Bootstrap,
+    argv: tuple[str, ...],
+    places: Places,
+    baseline: Mapping[str, str],
 ) -> BootstrapSpec:
-    wanted = server.bootstrap
-    if wanted is None:
-        raise AssertionError("asked for the bootstrap of a server that has none")
     spec = _spec(
         RoleName(BOOTSTRAP_ROLE),
         server,

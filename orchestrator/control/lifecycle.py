@@ -1,7 +1,6 @@
 """When a crashed instance may come back, and when a silent one counts as wedged; pure."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 
 from orchestrator.model.role import Restart
@@ -140,8 +139,3 @@ def after_silence(
         return Silence(0, since, worked), False
     misses = silence.misses + 1
     return Silence(misses, since, worked), misses >= probe.misses
-
-
-def longest_stop(drain: timedelta, grace: timedelta) -> float:
-    """Tell how long stopping one workload may take, in seconds, with a little to spare."""
-    return (drain + grace).total_seconds() + 5.0

@@ -12,7 +12,6 @@ from orchestrator.model.names import (
     BandName,
     RoleField,
     SecretField,
-    SecretName,
     ServerField,
 )
 from orchestrator.model.secret import SecretRef
@@ -95,8 +94,3 @@ class Role(Model):
     def band_names(self) -> tuple[BandName, ...] | None:
         """The bands by name, or None for all."""
         return None if self.bands == "full" else tuple(self.bands)
-
-    @property
-    def secret_names(self) -> frozenset[SecretName]:
-        """The variables that carry a secret."""
-        return frozenset(self.secrets)

@@ -105,7 +105,7 @@ def check_breadth(data: bytes) -> None:
     # Without escapes every other piece between quotes is outside of strings. No value has more
     # than one key, so it takes twice as many strings, with two quotes each, to be too many.
     most = 4 * MAX_VALUES
-    pieces = data.replace(rb"\\", b"").replace(rb'\"', b"").split(b'"', most + 1)
+    pieces = data.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"', most + 1)
     if len(pieces) > most + 1 or _count_separators(b"".join(pieces[::2])) > MAX_VALUES:
         raise MalformedMessageError("The body holds too many values")
 

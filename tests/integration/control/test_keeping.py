@@ -300,7 +300,7 @@ async def test_a_broken_wire_is_found(project: Project) -> None:
         pid = await control.start(project.spec(probe=QUICK_PROBE))
         target = control.plane.gateway._table.target(WorkloadName("reader.scripted.g1"))
         assert target is not None
-        target._upstream.close()  # as after a line of more than 64 MB
+        target._upstream.close()  # as after a line of more than 32 MB
         ready = await control.until_ready(other_than=pid)
         assert ready.restarts == 1
         assert await call(control, "echo", {"a": "b"}) == '{"a": "b"}'

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tracemalloc
 from typing import TYPE_CHECKING, cast
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from orchestrator.errors import TargetUnavailableError
@@ -17,7 +19,7 @@ from orchestrator.protocol import jsonrpc
 from orchestrator.runtimes.channel import Channel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     import httpx2
     from integration.gateway.conftest import OpenRig, Rig
@@ -324,6 +326,122 @@ async def test_server_that_does_not_read(open_rig: OpenRig) -> None:
             with anyio.fail_after(10):
                 while "isError" in result_of(await http.post(URL, json=call("echo"))):
                     pass
+
+
+async def test_open_requests_of_a_token_are_bounded(open_rig: OpenRig) -> None:
+    """One more is refused before its body is read; other tokens, and later ones, are served."""
+    async with open_rig(GatewaySettings(max_open=3)) as rig:
+        rig.publish("treasury", await rig.start())
+        token = rig.token("treasury")
+
+        async def hold() -> None:
+            async with rig.http(token) as http:
+                _ = await http.post(URL, json=call("hold"))
+
+        async with rig.http(token) as http, rig.http(rig.token("treasury")) as other:
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(hold)
+                await until_in_flight(rig, 3)
+                with anyio.fail_after(5):
+                    refused = await without_body(rig, token)
+                assert refused.startswith(b"HTTP/1.1 429 ")
+                body = cast("dict[str, object]", json.loads(refused.partition(b"\r\n\r\n")[2]))
+                error = cast("dict[str, object]", body["error"])
+                data = cast("dict[str, object]", error["data"])
+                assert (body["id"], data["category"], data["retryAfterMs"]) == (None, "limit", 1000)
+                last = rig.recorder.records[-1]
+                assert (last.status, last.category, last.code, last.agent) == (
+                    429,
+                    "limit",
+                    "policy.too_many_calls",
+                    "agent",
+                )
+                assert result_of(await other.post(URL, json=call("echo")))
+                assert (await http.post(URL, json=call("echo"))).status_code == 429
+                rig.gateway.lose(WORKLOAD, rig.instances[0].process.pid, "it is enough")
+            rig.publish("treasury", await rig.start(), generation=2)
+            assert result_of(await http.post(URL, json=call("echo")))
+
+
+async def without_body(rig: Rig, token: str) -> bytes:
+    """Send the head of a call and nothing else, and read the reply."""
+    port = int(rig.base.rpartition(":")[2])
+    head = (
+        f"POST {URL} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        f"Authorization: Bearer {token}\r\nContent-Length: 900\r\n"
+        "Content-Type: application/json\r\nAccept: */*\r\n\r\n"
+    )
+    async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+        await stream.send(head.encode())
+        told = b""
+        while not told.endswith(b"}"):
+            told += await stream.receive()
+        return told
+
+
+async def test_held_bodies_of_a_token_are_bounded(open_rig: OpenRig) -> None:
+    """Bodies that wait count together; one that an instance was sent does not count any more."""
+    settings = GatewaySettings(max_held_bytes=250_000)
+    async with open_rig(settings) as rig:
+        instance = await rig.start()
+        rig.publish("treasury", instance)
+        token, answers = rig.token("treasury"), list[int]()
+
+        async def send(tool: str) -> None:
+            async with rig.http(token) as http:
+                response = await http.post(URL, json=call(tool, text="x" * 100_000))
+                answers.append(response.status_code)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(4):  # far more than the bound, but with the instance
+                group.start_soon(send, "hold")
+            await until_in_flight(rig, 4)
+            rig.gateway.lose(WORKLOAD, instance.process.pid, "it is enough")
+        assert answers == [200] * 4
+
+        rig.publish("treasury", None, waits=True)
+        answers.clear()
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(send, "echo")
+            await until(lambda: len(answers) == 2)
+            assert answers == [429] * 2
+            rig.publish("treasury", await rig.start(), generation=2)
+        assert answers == [429, 429, 200, 200]
+        await send("echo")
+        assert answers[-1] == 200
+
+
+async def test_a_waiting_call_keeps_nothing_of_its_body(open_rig: OpenRig) -> None:
+    """Once a call is with its instance, its body lives there only."""
+    async with open_rig() as rig:
+        rig.publish("treasury", await rig.start())
+        size = 3_000_000
+
+        async def body() -> AsyncGenerator[bytes]:
+            yield json.dumps(call("hold", text="?")).encode().partition(b"?")[0]
+            for _ in range(size // 10_000):
+                yield b"x" * 10_000
+            yield b'"}}}'
+
+        async def hold() -> None:
+            headers = {"content-type": "application/json"}
+            async with rig.http(rig.token("treasury")) as http:
+                _ = await http.post(URL, content=body(), headers=headers)
+
+        tracemalloc.start()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(hold)
+                await until((rig.instances[0].directory / "held").exists)
+                await anyio.lowlevel.checkpoint()
+                kept, peak = tracemalloc.get_traced_memory()
+                group.cancel_scope.cancel()
+        finally:
+            tracemalloc.stop()
+        assert peak > size  # so that it was seen at all
+        assert kept < size // 3
 
 
 async def test_signs_of_life(open_rig: OpenRig) -> None:

@@ -262,6 +262,9 @@ BROKEN = {
     + b"}}": -32600,
     b'[{"jsonrpc": "2.0", "id": 1, "method": "ping"}]': -32600,
     b"[]": -32600,
+    b'{"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": ['
+    + b"[]," * 200_000
+    + b"1]}}": -32600,
     b'"ping"': -32600,
     b'{"jsonrpc": "2.0", "id": null, "method": "ping"}': -32600,
     b'{"jsonrpc": "2.0", "id": 1.5, "method": "ping"}': -32600,
@@ -460,6 +463,28 @@ async def test_nothing_secret_is_logged(open_rig: OpenRig) -> None:
         for secret in (token, foreign, canary):
             assert secret not in text
             assert secret.rpartition("_")[2] not in text
+
+
+async def test_no_part_of_the_address_is_logged_but_a_role(open_rig: OpenRig) -> None:
+    """A token that somebody wrote into the path is in no log and in no record."""
+    async with open_rig() as rig:
+        await ready(rig)
+        token = rig.token("treasury")
+        secret = token.rpartition("_")[2]
+        paths = [f"/{text}/mcp" for text in (token, token[:60], secret, "%6dga_x", "Treasury", "?")]
+        paths += [f"/{token}", f"/treasury/{token}/mcp", f"/treasury/mcp/{token}", "/nobody/mcp"]
+        with capture_logs() as logs:
+            async with rig.http() as plain, rig.http(token) as known:
+                for path in paths:
+                    assert (await plain.post(path)).status_code in {401, 404}
+                    assert (await known.post(path)).status_code in {401, 404}
+                assert (await known.post(URL, json=legacy("ping"))).status_code == 200
+            for record in rig.recorder.records:
+                await LogRecorder().record(record)
+        assert {record.role for record in rig.recorder.records} == {"?", "nobody", "treasury"}
+        text = repr(logs) + repr(rig.recorder.records)
+        for part in (token[:60], secret, "mga_", "Treasury"):
+            assert part not in text
 
 
 async def test_slow_body_does_not_hold_others(open_rig: OpenRig) -> None:

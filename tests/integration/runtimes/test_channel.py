@@ -158,6 +158,31 @@ async def test_a_line_over_the_limit_is_an_error(fifos: Path, end: bytes) -> Non
         os.close(writer)
 
 
+async def test_the_usual_limit_is_32_megabytes(fifos: Path) -> None:
+    """A server cannot have more than that kept of a line that it does not end."""
+    writer = os.open(fifos / "out", os.O_RDWR | os.O_NONBLOCK)
+    written = 0
+    try:
+        refused = pytest.raises(UpstreamProtocolError, match=f"more than {32 * MEGABYTE} bytes")
+        with anyio.fail_after(20), Channel(fifos) as channel, refused:
+            async with anyio.create_task_group() as tasks:
+
+                async def write() -> None:
+                    nonlocal written
+                    while True:
+                        await anyio.wait_writable(writer)
+                        written += os.write(writer, b"x" * MEGABYTE)
+
+                _ = tasks.start_soon(write)
+                try:
+                    _ = await channel.receive()
+                finally:
+                    tasks.cancel_scope.cancel()
+        assert 32 * MEGABYTE < written <= 35 * MEGABYTE
+    finally:
+        os.close(writer)
+
+
 async def test_a_line_with_a_newline_is_not_sent(fifos: Path) -> None:
     """One call sends one line."""
     with Channel(fifos) as channel, pytest.raises(ValueError, match="no newline"):

@@ -12,7 +12,7 @@ from orchestrator.cli.project import Checked, check_project
 from orchestrator.control.desired import SYSTEM_PATH
 from orchestrator.model.base import JsonObject
 from orchestrator.model.desired import Desired
-from orchestrator.model.names import RoleName, ServerName
+from orchestrator.model.names import RoleName, SecretName, ServerName
 from orchestrator.model.workload import WorkloadSpec
 
 CHECKOUT: Final = Path(__file__).parents[3]
@@ -210,3 +210,49 @@ def test_a_server_without_bands_is_cut(root: Path) -> None:
     del own["WALLETSERVER_LEDGER"]
     assert spec.env == own
     assert wanted.bootstraps == {}
+
+
+OTHER_SERVER = """
+server: other
+description: A server whose mode counts from the first band on.
+owner: tests
+source: tests
+launch: {command: ["{python}", -c, pass]}
+bands: {names: [read, write]}
+modes: {variable: OTHER_MODE}
+tools: {look: {band: read, class: READ}, "make": {band: write, class: WRITE}}
+bootstrap:
+  bands: full
+  mode: owner
+  calls:
+    - tool: make
+      arguments: {paths: ["{state}/a", {b: "{project}/b"}], count: 3, yes: true}
+"""
+OTHER_ROLE = """
+role: reader
+justification: A test.
+owner: tests
+server: other
+bands: [read]
+mode: owner
+"""
+
+
+def test_placeholders_are_filled_in_wherever_they_stand(root: Path) -> None:
+    """Arguments of a bootstrap are filled in at any depth, and what is no text stays as it is."""
+    (root / "roles" / "servers").mkdir(parents=True)
+    _ = (root / "roles" / "servers" / "other.yaml").write_text(OTHER_SERVER)
+    _ = (root / "roles" / "reader.yaml").write_text(OTHER_ROLE)
+
+    checked = check_project(root, None, ())
+
+    spec = spec_of(checked, "reader")
+    assert spec.env[SecretName("OTHER_MODE")] == "owner"
+    assert spec.cut
+    bootstrap = checked.desired.bootstraps[ServerName("other")]
+    assert bootstrap.spec.bands == ("read", "write")
+    assert bootstrap.calls[0].arguments == {
+        "paths": [f"{root}/.agents/a", {"b": f"{root}/b"}],
+        "count": 3,
+        "yes": True,
+    }

@@ -19,7 +19,6 @@ from orchestrator.control.lifecycle import (
     Verdict,
     after_failure,
     after_silence,
-    longest_stop,
 )
 from orchestrator.model.role import Restart
 from orchestrator.model.server import Probe
@@ -243,8 +242,3 @@ def test_only_a_row_of_misses_is_a_wedge(
         silence, wedged = after_silence(silence, pulse, probe, now=now, worked=worked)
         assert wedged == (silence.misses >= misses)
         assert silence.misses <= number + 1
-
-
-def test_stopping_has_time_to_spare() -> None:
-    """The longest stop is longer than the drain and the grace together."""
-    assert longest_stop(SECOND, 2 * SECOND) > 3

@@ -114,6 +114,19 @@ def test_own_codes_are_outside_of_the_reserved_range() -> None:
     assert not -32768 <= code <= -32000
 
 
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_a_limit_is_told_in_http_before_the_message_is_known(era: str) -> None:
+    """Too many calls are a 429 while nobody knows the request's id, and an answer to it after."""
+    reply = refuse(exchange("", era), errors.TooManyCallsError("x"))
+    assert (reply.status, reply.category, reply.code) == (429, "limit", "policy.too_many_calls")
+    told = cast("dict[str, JsonObject]", json.loads(reply.body))
+    assert told["id"] is None
+    assert told["error"]["code"] == -31004
+    data = cast("JsonObject", told["error"]["data"])
+    assert (data["category"], data["retryAfterMs"], data["requestId"]) == ("limit", 1000, "r1")
+    assert refuse(exchange("tools/call", era), errors.TooManyCallsError("x")).status == 200
+
+
 class Nowhere:
     """A recorder that keeps nothing."""
 

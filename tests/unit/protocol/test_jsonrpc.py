@@ -94,6 +94,52 @@ def test_many_shallow_brackets_pass() -> None:
     jsonrpc.check_depth(text, jsonrpc.decode(text))
 
 
+@pytest.mark.parametrize("text", [",", "[", "{", r"\",", r"\\", '"a":1,', "1,2\n"])
+def test_a_long_text_is_one_value(text: str) -> None:
+    """However many commas, brackets and quotes are inside of a text, it passes."""
+    long = text * (4 * 1024 * 1024 // len(text))
+    data = jsonrpc.encode({"text": long, "after": [long[:100], 1]})
+    jsonrpc.check_breadth(data)
+    assert jsonrpc.decode(data) == {"text": long, "after": [long[:100], 1]}
+
+
+WIDE = {
+    "numbers": b"1,",
+    "texts": b'"",',
+    "long texts": rb'"a\\","\"b",',
+    "arrays": b"[],",
+    "objects": b'{"a":1},',
+    "keys": b'"k":"v",',
+}
+
+
+@pytest.mark.parametrize("shape", WIDE)
+def test_breadth_is_bounded(shape: str) -> None:
+    """Up to the bound of values a text passes; a text of twice as many does not."""
+    piece = WIDE[shape]
+    begin, end = (b"{", b'"z":1}') if shape == "keys" else (b"[", b"1]")
+    honest = begin + piece * (jsonrpc.MAX_VALUES // 3 - 1) + end
+    jsonrpc.check_breadth(honest)
+    with pytest.raises(MalformedMessageError):
+        jsonrpc.check_breadth(begin + piece * (2 * jsonrpc.MAX_VALUES) + end)
+
+
+@given(VALUES, st.binary(max_size=100))
+def test_breadth_of_anything_small_passes(value: Json, data: bytes) -> None:
+    """What is small is never refused for its breadth, whatever it is."""
+    jsonrpc.check_breadth(jsonrpc.encode(value))
+    jsonrpc.check_breadth(data)
+
+
+def test_breadth_is_exact_around_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Separators outside of texts count, those inside do not, whatever is escaped next to them."""
+    monkeypatch.setattr(jsonrpc, "MAX_VALUES", 4)
+    for text in (",,,,,,", "\\,,,,,", '",",",",', "\\", '\\"', '"', '[{,\\"'):
+        jsonrpc.check_breadth(jsonrpc.encode([text, text, {text: text}]))
+        with pytest.raises(MalformedMessageError):
+            jsonrpc.check_breadth(jsonrpc.encode([text, text, {text: text}, text]))
+
+
 def test_responses_are_read() -> None:
     """A response has a result or a proper error, never both."""
     read = jsonrpc.parse({"jsonrpc": "2.0", "id": "a", "result": {"x": 1}})
