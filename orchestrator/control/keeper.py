@@ -17,10 +17,11 @@ from orchestrator.clock import Clock
 from orchestrator.control.attest import Attestation, attest
 from orchestrator.control.dataplane import DataPlane
 from orchestrator.control.last_words import end_of, last_words
-from orchestrator.control.lifecycle import History, Silence, after_failure, after_silence
+from orchestrator.control.lifecycle import History, after_failure
 from orchestrator.control.publish import Publisher
 from orchestrator.control.race import unless
 from orchestrator.control.state import ProcessRecord, StateFile
+from orchestrator.control.vigil import Sign, Vigil
 from orchestrator.errors import (
     AgentsError,
     AttestationError,
@@ -36,7 +37,7 @@ from orchestrator.model.snapshot import Route, TargetRef
 from orchestrator.model.status import RoleStatus
 from orchestrator.model.workload import EngineState, Phase, WorkloadSpec
 from orchestrator.runtimes.base import Process, Runtime
-from orchestrator.runtimes.identity import is_alive, processor_seconds
+from orchestrator.runtimes.identity import is_alive
 from orchestrator.runtimes.probe import Attested
 
 ENGINE_POLL_SECONDS: Final = 1.0
@@ -305,12 +306,11 @@ class Keeper:
             WorkloadNotReadyError: It lives and does not answer.
             UpstreamError: It does not list its tools after a change.
         """
-        services, probe = self._services, self.spec.probe
-        plane = await services.publisher.plane()
-        silence = Silence(worked=processor_seconds(process.pid))
+        plane = await self._services.publisher.plane()
+        vigil = Vigil(self.spec, process.pid, plane, self._services.clock)
         while True:
             ended: bool | None = None
-            with anyio.move_on_after(probe.every.total_seconds()):
+            with anyio.move_on_after(self.spec.probe.every.total_seconds()):
                 ended = await self._ended_or_tools_changed(process)
             if ended:
                 return self._ends.pop(process.pid)
@@ -319,32 +319,14 @@ class Keeper:
             if ended is False:
                 await self._attest_again(process, plane)
                 continue
-            pulse = plane.pulse(self.spec.name)
-            now = services.clock.monotonic()
-            worked = processor_seconds(process.pid)
-            if pulse is not None and now - pulse.heard < probe.every.total_seconds():
-                silence = Silence(worked=worked)
-                continue
-            answered = lost = False
-            with anyio.move_on_after(probe.patience.total_seconds()):
-                try:
-                    await plane.ping(self.spec.name)
-                    answered = True
-                except UpstreamError:
-                    lost = True
-            if lost:
-                await self._expect_end(process)
-                continue
-            worked = processor_seconds(process.pid)
-            if answered or pulse is None:
-                silence = Silence(worked=worked)
-                continue
-            silence, wedged = after_silence(
-                silence, pulse, probe, now=services.clock.monotonic(), worked=worked
-            )
-            if wedged:
-                self._log.error("instance wedged", pid=process.pid, misses=silence.misses)
-                raise WorkloadNotReadyError("it was alive and silent, and is being replaced")
+            match await vigil.look():
+                case Sign.ALIVE | Sign.SILENT:
+                    pass
+                case Sign.LOST:
+                    await self._expect_end(process)
+                case Sign.WEDGED:
+                    self._log.error("instance wedged", pid=process.pid, misses=vigil.misses)
+                    raise WorkloadNotReadyError("it was alive and silent, and is being replaced")
 
     async def _expect_end(self, process: Process) -> None:
         """Wait for the end of a process that the gateway does not reach any more.
