@@ -62,11 +62,15 @@ install_groups() {
     say "scripts: uv could not install from its index; trying pip, without the lock."
     local extras=()
     for group in "$@"; do [ "$group" = run ] || extras+=(--group "$root/pyproject.toml:$group"); done
+    # Groups came with pip 25.1.
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip >&2
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$root[wallet]" "${extras[@]}" >&2
   else
     say "scripts: uv could not install the packages; see its message above."
     exit 2
   fi
+  # The first start would compile them otherwise, and where nothing may be written every start.
+  "$venv/bin/python" -I -m compileall -q "$root/orchestrator" "$root/walletserver" >&2 || true
   printf '%s %s \n' "$want" "$*" >"$venv/.prepared"
   exec 9>&-
 }

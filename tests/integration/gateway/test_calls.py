@@ -430,6 +430,7 @@ async def test_a_waiting_call_keeps_nothing_of_its_body(open_rig: OpenRig) -> No
             async with rig.http(rig.token("treasury")) as http:
                 _ = await http.post(URL, content=body(), headers=headers)
 
+        kept = peak = 0
         tracemalloc.start()
         try:
             async with anyio.create_task_group() as group:

@@ -9,6 +9,8 @@ import anyio
 import pytest
 from mcp.shared.exceptions import MCPError
 
+from orchestrator.gateway.settings import GatewaySettings
+
 if TYPE_CHECKING:
     from integration.gateway.conftest import OpenRig
     from mcp_types import CallToolResult
@@ -139,6 +141,26 @@ async def test_wrong_token_is_told(open_rig: OpenRig, mode: str) -> None:
         with pytest.RaisesGroup(told, flatten_subgroups=True):
             async with rig.client("treasury", rig.token("monitoring"), mode) as client:
                 _ = await client.list_tools()
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_limit_is_told(open_rig: OpenRig, mode: str) -> None:
+    """A client whose token has as much open as it may learns that."""
+    async with open_rig(GatewaySettings(max_open=1)) as rig:
+        instance = await rig.start()
+        rig.publish("treasury", instance)
+        token = rig.token("treasury")
+        async with (
+            rig.client("treasury", token, mode) as client,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(client.call_tool, "hold")
+            with anyio.fail_after(10):
+                while not (instance.directory / "held").exists():  # noqa: ASYNC110 - of another process
+                    await anyio.sleep(0.01)
+            with pytest.raises(MCPError, match="Too much is under way with this token"):
+                _ = await client.list_tools()
+            group.cancel_scope.cancel()
 
 
 async def test_legacy_client_survives_a_restart_of_the_instance(open_rig: OpenRig) -> None:

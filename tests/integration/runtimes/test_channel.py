@@ -164,7 +164,7 @@ async def test_the_usual_limit_is_32_megabytes(fifos: Path) -> None:
     written = 0
     try:
         refused = pytest.raises(UpstreamProtocolError, match=f"more than {32 * MEGABYTE} bytes")
-        with anyio.fail_after(20), Channel(fifos) as channel, refused:
+        with anyio.fail_after(20), Channel(fifos) as channel:
             async with anyio.create_task_group() as tasks:
 
                 async def write() -> None:
@@ -174,10 +174,9 @@ async def test_the_usual_limit_is_32_megabytes(fifos: Path) -> None:
                         written += os.write(writer, b"x" * MEGABYTE)
 
                 _ = tasks.start_soon(write)
-                try:
+                with refused:
                     _ = await channel.receive()
-                finally:
-                    tasks.cancel_scope.cancel()
+                tasks.cancel_scope.cancel()
         assert 32 * MEGABYTE < written <= 35 * MEGABYTE
     finally:
         os.close(writer)
