@@ -262,7 +262,9 @@ class AttestationError(WorkloadError):
     def __init__(self, message: str, *, tools: tuple[str, ...]) -> None:
         """Keep the names of the tools that should not be there."""
         super().__init__(
-            message, hint="Correct the server file or the server, then restart the role."
+            message,
+            hint="Correct the server file, then `agents up`; or correct the server, then "
+            "`agents restart` the role.",
         )
         self.tools: tuple[str, ...] = tools
 

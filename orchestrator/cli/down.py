@@ -1,10 +1,12 @@
 """`agents down`: drain and stop everything that this project runs."""
 
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import anyio
+import anyio.to_thread
 
 from orchestrator.cli.output import note, say, say_json
 from orchestrator.cli.places import find_paths
@@ -16,8 +18,9 @@ from orchestrator.errors import (
     LockHeldError,
     NotRunningError,
 )
+from orchestrator.files import hold_lock
 from orchestrator.paths import Paths
-from orchestrator.runtimes.engine import Engine
+from orchestrator.runtimes.engine import Engine, end_ghosts
 from orchestrator.runtimes.fence import end_orphan
 from orchestrator.wiring.engine import engine_of
 
@@ -41,10 +44,8 @@ def stop_everything(paths: Paths) -> bool:
     Returns:
         Whether anything ran.
     """
-    if not paths.run.is_dir():
-        return False
     engine = engine_of(paths)
-    running = anyio.run(engine.find)
+    running = anyio.run(engine.find) if paths.run.is_dir() else None
     if running is not None:
         longest = _longest_stop(paths)
         try:
@@ -52,8 +53,7 @@ def stop_everything(paths: Paths) -> bool:
         except (NotRunningError, ControlUnavailableError) as error:
             note(f"The daemon does not take orders ({error}); stopping without a drain.")
         anyio.run(_shut_down, engine, longest)
-    ended = [end_orphan(path) for path in sorted((paths.run / "fences").glob("*.lock"))]
-    return running is not None or any(ended)
+    return anyio.run(_end_leftovers, engine) or running is not None
 
 
 async def _shut_down(engine: Engine, longest: float) -> None:
@@ -63,6 +63,22 @@ async def _shut_down(engine: Engine, longest: float) -> None:
         try:
             return await engine.shutdown(timedelta(seconds=longest))
         except LockHeldError:
+            if anyio.current_time() > end:
+                raise
+        await anyio.sleep(LOCK_SECONDS)
+
+
+async def _end_leftovers(engine: Engine) -> bool:
+    """End what an engine left that was killed, or whose files were deleted under it."""
+    end = anyio.current_time() + SPARE_SECONDS
+    while True:
+        try:
+            with hold_lock(engine.files.lock) if engine.files.run.is_dir() else nullcontext():
+                ghosts = await end_ghosts(engine.files, timedelta(seconds=SPARE_SECONDS))
+                fences = sorted((engine.files.run / "fences").glob("*.lock"))
+                ended = [await anyio.to_thread.run_sync(end_orphan, path) for path in fences]
+                return bool(ghosts) or any(ended)
+        except LockHeldError:  # another command starts or ends the engine at this moment
             if anyio.current_time() > end:
                 raise
         await anyio.sleep(LOCK_SECONDS)

@@ -31,6 +31,8 @@ def init(directory: Path) -> None:
         say(f"wrote  {name}")
     for name in kept:
         say(f"kept   {name}")
+    if ".gitignore" in kept:
+        say("Keep /.env and /.agents/ out of your repository: add them to .gitignore.")
     say()
     say("Next: agents up")
 

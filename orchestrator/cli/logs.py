@@ -28,7 +28,7 @@ def logs(project: Path | None, role: str | None, *, follow: bool, lines: int, da
     if role is not None and not path.is_file():
         there = sorted(one.stem for one in paths.logs.glob("*.log") if one.stem != "agentsd")
         raise NotRunningError(
-            f"there is no log of {role}", hint=f"There are logs of: {', '.join(there) or 'nobody'}."
+            f"there is no log of {role}", hint=f"There are logs of: {', '.join(there) or 'none'}."
         )
     try:
         with path.open("rb") as file:

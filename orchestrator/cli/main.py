@@ -73,7 +73,8 @@ def up(  # noqa: PLR0913  one for each option
     ] = False,
     roles: RolesOption = None,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="ROLE", help="Run just this role; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="ROLE", help="Run just this role, no other; may be repeated."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be done, and do nothing.")
@@ -129,7 +130,7 @@ def logs(
 
 @app.command(epilog="Example: agents restart treasury")
 def restart(role: RoleArgument, *, project: ProjectOption = None, json: JsonOption = False) -> None:
-    """Replace a role's instance; a ready one serves until the new one is ready."""
+    """Replace a role's instance by a fresh one; changed files are applied by `agents up`."""
     from orchestrator.cli.up import restart as work
 
     work(project, role, as_json=json)

@@ -1,9 +1,12 @@
 """Finds the project that a command is about."""
 
 from pathlib import Path
+from typing import Final
 
 from orchestrator.errors import SettingsError
 from orchestrator.paths import Paths
+
+MARKS: Final = ("agents.yaml", "roles", ".agents")
 
 
 def find_root(given: Path | None) -> Path:
@@ -32,6 +35,11 @@ def find_paths(given: Path | None) -> Paths:
         SettingsError: The given one is no directory.
     """
     root = find_root(given)
+    if not any((root / mark).exists() for mark in MARKS):
+        raise SettingsError(
+            f"{root} is no project: it has neither agents.yaml nor roles/",
+            hint="Go to the project's directory, or name it with -C DIR.",
+        )
     if not (root / "agents.yaml").exists():
         # The defaults, without the quarter of a second that reading settings costs.
         state = root / ".agents"

@@ -1,6 +1,7 @@
 """`agents status`: what runs, read from the daemon without anything heavy."""
 
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias, cast
@@ -8,26 +9,24 @@ from typing import Final, TypeAlias, cast
 from orchestrator.cli.output import paint, paint_state, say, say_json, seconds, table
 from orchestrator.cli.places import find_paths
 from orchestrator.control.admin_client import ask, ask_once
-from orchestrator.errors import NotRunningError
+from orchestrator.errors import ControlUnavailableError, NotRunningError
+from orchestrator.paths import Paths
 
 Object: TypeAlias = Mapping[str, object]
 NOT_READY: Final = 6
+POLL_SECONDS: Final = 0.1
+RESTART_SECONDS: Final = 15.0
 NOTHING_RUNS: Final = NotRunningError.exit_code
 
 
 def status(project: Path | None, *, watch: bool, as_json: bool) -> None:
     """Print the status; exits with 6 when a role is not ready, with 10 when nothing runs."""
     paths = find_paths(project)
-    request: dict[str, object] = {"op": "status", "follow": watch}
     if watch:
-        for body in ask(paths.control_socket, request):
-            if as_json:
-                say_json(body)
-            else:
-                _repaint(render(body))
+        _watch(paths, as_json=as_json)
         return
     try:
-        body = cast("Object", ask_once(paths.control_socket, request))
+        body = cast("Object", ask_once(paths.control_socket, {"op": "status"}))
     except NotRunningError as error:
         if not as_json:
             raise
@@ -49,6 +48,24 @@ def status(project: Path | None, *, watch: bool, as_json: bool) -> None:
         sys.exit(NOT_READY)
 
 
+def _watch(paths: Paths, *, as_json: bool) -> None:
+    """Show every change; a daemon that is being restarted is waited for."""
+    waited = 0.0
+    while True:
+        try:
+            for body in ask(paths.control_socket, {"op": "status", "follow": True}):
+                waited = 0.0
+                if as_json:
+                    say_json(body)
+                else:
+                    _repaint(render(body))
+        except (ControlUnavailableError, NotRunningError):
+            if waited >= RESTART_SECONDS or not (paths.run / "supervisor.sock").exists():
+                raise
+        time.sleep(POLL_SECONDS)
+        waited += POLL_SECONDS
+
+
 def roles_of(body: Object) -> list[Object]:
     """Tell the roles of a status."""
     return cast("list[Object]", body["roles"])
@@ -64,7 +81,7 @@ def render(body: Object) -> list[str]:
     """Lay a status out for a person, line by line."""
     gateway = cast("Object", body["gateway"])
     where = str(gateway["url"]) or paint(str(gateway["detail"]) or "starting", "yellow")
-    head = ("ROLE", "STATE", "BANDS", "MODE", "TOOLS", "PID", "GEN", "RESTARTS", "UPTIME")
+    head = ("ROLE", "STATE", "BANDS", "TOOLS", "PID", "RESTARTS", "UPTIME")
     rows = [_row(role) for role in roles_of(body)]
     lines = [f"gateway  {where}", ""]
     lines += table(head, rows) if rows else ["no roles"]
@@ -78,10 +95,8 @@ def _row(role: Object) -> list[str]:
         str(role["role"]),
         paint_state(str(role["state"])),
         ",".join(cast("list[str]", role["bands"])),
-        str(role["mode"]),
         str(len(tools)) if tools else "-",
         str(role["pid"] or "-"),
-        str(role["generation"]),
         str(role["restarts"]),
         seconds(cast("float | None", role["uptime_seconds"])),
     ]

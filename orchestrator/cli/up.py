@@ -6,7 +6,8 @@ import signal
 import sys
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Final, cast
@@ -25,6 +26,7 @@ from orchestrator.control.plan import Remove, changes, plan
 from orchestrator.control.state import StateFile, read_state
 from orchestrator.errors import (
     ControlUnavailableError,
+    LockHeldError,
     NotRunningError,
     SecretError,
     SecretNotFoundError,
@@ -32,10 +34,11 @@ from orchestrator.errors import (
     SettingsError,
     WorkloadNotReadyError,
 )
-from orchestrator.files import hold_lock, make_private_directory
-from orchestrator.model.names import SecretName
+from orchestrator.files import hold_lock, make_private_directory, write_atomically
+from orchestrator.model.names import RoleName, SecretName
 from orchestrator.model.secret import SecretRef
 from orchestrator.paths import Paths
+from orchestrator.runtimes.engine import end_ghosts
 from orchestrator.runtimes.fence import end_orphan
 from orchestrator.runtimes.variables import read_variables, write_variables
 from orchestrator.secrets.resolve import SecretResolver
@@ -43,6 +46,7 @@ from orchestrator.wiring.engine import bind, engine_of
 
 CONTROL_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.01
+GHOST_GRACE: Final = timedelta(seconds=20)
 LOG_TAIL_BYTES: Final = 65_536
 CONTROL_PROGRAM: Final = "agentsd"
 
@@ -69,22 +73,44 @@ def up(  # noqa: PLR0913  one for each option
         _tell_plan(checked, as_json=as_json)
         return
     _check_secrets(checked)
+    joined, replies = _begin(checked, quiet=as_json)
+    if detach:
+        try:
+            body = _show_until_settled(replies, quiet=as_json)
+        except KeyboardInterrupt:
+            note("\nLeft; it goes on starting. `agents down` stops it.")
+            raise
+        _tell_result(body, set(checked.desired.roles), as_json=as_json)
+        return
+    _stay(checked.paths, replies, joined=joined, as_json=as_json)
+
+
+def _begin(checked: Checked, *, quiet: bool) -> tuple[bool, Iterator[Object]]:
+    """Start the engine, or hand what should run to the one that is there."""
     engine = engine_of(checked.paths)
-    running = anyio.run(engine.find)
-    joined = running is not None
-    if running is not None:
-        replies = _join(checked, running)
-        if not as_json:
-            note(f"Already running here (engine {running}); joining it.")
-    else:
+    try:
+        running = anyio.run(engine.find)
+        if running is not None:
+            if not quiet:
+                note(f"Already running here (engine {running}); joining it.")
+                _tell_removals(checked)
+            return True, _join(checked, running)
         _prepare(checked)
         _ = anyio.run(engine.start, _daemon_command(checked), _given(checked))
-        replies = _follow(checked.paths)
-    body = _show_until_settled(replies, quiet=as_json)
-    if detach:
-        _tell_result(body, as_json=as_json)
-        return
-    _stay(checked.paths, joined=joined, as_json=as_json)
+    except LockHeldError as error:
+        raise LockHeldError(
+            "another `agents` command is starting or stopping this project",
+            hint="Wait a moment, then try again.",
+        ) from error
+    return False, _follow(checked.paths)
+
+
+def _tell_removals(checked: Checked) -> None:
+    """Say which roles will stop, as they are not among those to run."""
+    actions = plan(checked.desired.roles, read_state(checked.paths.control_state).roles)
+    gone = [action.role for action in actions if isinstance(action, Remove)]
+    if gone:
+        note(f"Stopping {', '.join(gone)}: not among the roles to run.")
 
 
 def restart(project: Path | None, role: str, *, as_json: bool) -> None:
@@ -167,9 +193,15 @@ def _prepare(checked: Checked) -> None:
     paths, wanted = checked.paths, checked.desired
     for place in (paths.state, paths.run, paths.logs):
         make_private_directory(place)
+    # Whatever the project's own file says, tokens and keys must not get into a repository.
+    write_atomically(paths.state / ".gitignore", b"*\n")
     engine = engine_of(paths)
-    # A daemon whose engine was killed still serves, and holds the lock and the port.
-    _ = end_orphan(engine.files.fence(CONTROL_PROGRAM))
+    # Its directory may have been deleted under a running engine.
+    with hold_lock(engine.files.lock):
+        if anyio.run(end_ghosts, engine.files, GHOST_GRACE):
+            note("An engine whose files were deleted was still running; it was stopped first.")
+        # A daemon whose engine was killed still serves, and holds the lock and the port.
+        _ = end_orphan(engine.files.fence(CONTROL_PROGRAM))
     with hold_lock(paths.lock):
         state = StateFile(paths.control_state)
         try:
@@ -294,8 +326,10 @@ def _tell_change(role: Object) -> None:
     note(text)
 
 
-def _tell_result(body: Object, *, as_json: bool) -> None:
+def _tell_result(body: Object, wanted: set[RoleName], *, as_json: bool) -> None:
     gateway = cast("Object", body["gateway"])
+    if {role["role"] for role in roles_of(body)} != wanted:
+        raise NotRunningError("it was stopped or changed by another command in the meantime")
     if as_json:
         say_json(body)
     if not gateway["ready"]:
@@ -313,23 +347,25 @@ def _tell_result(body: Object, *, as_json: bool) -> None:
 # In the foreground.
 
 
-def _stay(paths: Paths, *, joined: bool, as_json: bool) -> None:
+def _stay(paths: Paths, replies: Iterator[Object], *, joined: bool, as_json: bool) -> None:
     """Show the status until Ctrl-C; then stop everything, unless somebody else started it."""
     gc.enable()  # the command line goes without; from here on it may run for weeks
     try:
         with _signals_as_interrupts():
-            _watch(paths, as_json=as_json)
+            _ = _show_until_settled(replies, quiet=as_json)
+            _watch(paths, joined=joined, as_json=as_json)
     except KeyboardInterrupt:
         pass
-    if joined:
-        note("\nLeft; everything runs on. `agents down` stops it.")
-        return
-    note("\nStopping ...")
-    stop_everything(paths)
-    note("Everything is stopped.")
+    # The terminal may be gone; what was started must be stopped all the same.
+    with suppress(OSError):
+        note("\nLeft; everything runs on. `agents down` stops it." if joined else "\nStopping ...")
+    if not joined:
+        _ = stop_everything(paths)
+        with suppress(OSError):
+            note("Everything is stopped.")
 
 
-def _watch(paths: Paths, *, as_json: bool) -> None:
+def _watch(paths: Paths, *, joined: bool, as_json: bool) -> None:
     while True:
         try:
             replies = ask(paths.control_socket, {"op": "status", "follow": True})
@@ -337,20 +373,20 @@ def _watch(paths: Paths, *, as_json: bool) -> None:
                 for body in replies:
                     say_json(body)
             elif sys.stdout.isatty():
-                _draw(replies)
+                _draw(replies, "Ctrl-C leaves it." if joined else "Ctrl-C stops everything.")
             else:
                 _ = _show_until_settled(replies, quiet=False)
         except ControlUnavailableError:
             _await_control(paths)  # the daemon was restarted
 
 
-def _draw(replies: Iterator[Object]) -> None:
+def _draw(replies: Iterator[Object], footer: str) -> None:
     from rich.live import Live
     from rich.text import Text
 
     with Live(refresh_per_second=4, transient=True) as live:
         for body in replies:
-            text = "\n".join([*render(body), "", paint("Ctrl-C stops everything.", "dim")])
+            text = "\n".join([*render(body), "", paint(footer, "dim")])
             live.update(Text.from_ansi(text))
 
 

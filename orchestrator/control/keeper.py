@@ -271,6 +271,8 @@ class Keeper:
                 services.state.update(eras=eras)
             raise
         self._attested = attest(spec, opened.tools)
+        now = services.clock.now().timestamp()
+        ready_at = self._record.ready_at if self._record is not None else now
         record = ProcessRecord(
             pid=process.pid,
             started=process.started,
@@ -280,13 +282,15 @@ class Keeper:
             protocol_version=opened.protocol_version,
             server_info=opened.server_info,
             restarts=self.restarts,
+            ready_at=ready_at,
         )
         self._record = record
         if services.state.state.processes.get(spec.name) != record:
             services.state.keep_process(spec.name, record)
         if era != opened.era and spec.era == "auto":
             services.state.update(eras={**services.state.state.eras, spec.server: opened.era})
-        self._ready_since = services.clock.monotonic()
+        # An adopted process has been ready for a while.
+        self._ready_since = services.clock.monotonic() - max(0.0, now - ready_at)
         self._move(Phase.READY, "")
         self._log.info(
             "instance ready",
@@ -295,7 +299,7 @@ class Keeper:
             tools=len(self._attested.tools),
             missing=self._attested.missing,
             rubbish=opened.rubbish,
-            seconds=round(self._ready_since - begun, 3),
+            seconds=round(services.clock.monotonic() - begun, 3),
         )
 
     async def _watch(self, process: Process) -> int | None:

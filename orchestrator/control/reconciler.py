@@ -73,8 +73,7 @@ class Reconciler:
         """Tell in words what is wrong beside the roles."""
         if not self._engine_trouble:
             return ()
-        trouble = f"the process engine does not answer ({self._engine_trouble})"
-        return (f"{trouble}; instances run on, `agents up` starts it again",)
+        return ("the process engine is gone; instances run on, `agents up` starts it again",)
 
     def note_tools_changed(self, workload: WorkloadName) -> None:
         """Take the news that a live server says its tools changed."""

@@ -39,6 +39,7 @@ class Slot:
         self._services = services
         self._group = group
         self._successor: _Running | None = None
+        self._refused = ""
         self._current = self._begin(spec, active=True)
 
     @property
@@ -64,6 +65,10 @@ class Slot:
         """Tell where the role stands."""
         status = self._current.keeper.status(url)
         if self._successor is None:
+            if self._refused and not status.detail:
+                return status.model_copy(
+                    update={"detail": f"the last change was not taken: {self._refused}"}
+                )
             return status
         generation = self._successor.keeper.spec.generation
         return status.model_copy(
@@ -86,6 +91,7 @@ class Slot:
                 self._current = self._begin(self.spec, active=True)
                 raise
             state.keep_role(self.role, spec)
+            self._refused = ""
             self._current = self._begin(spec, active=True)
             return
         self._successor = successor = self._begin(spec, active=False)
@@ -93,19 +99,17 @@ class Slot:
         try:
             await successor.keeper.settled()
             if successor.keeper.phase is not Phase.READY:
-                problem = WorkloadNotReadyError(
-                    f"{spec.name} did not become ready: {successor.keeper.detail}; "
-                    f"generation {self.spec.generation} keeps serving",
-                    hint=successor.keeper.hint or None,
-                )
+                problem = self._refusal(successor.keeper)
+                self._refused = str(problem)
         finally:
-            if successor.keeper.phase is not Phase.READY:
+            if successor.keeper.phase is not Phase.READY and not self._takes_power(spec):
                 self._successor = None
                 with anyio.CancelScope(shield=True):
                     await self._end(successor)
                 self._services.changed()
-        if problem is not None:
+        if problem is not None and not self._takes_power(spec):
             raise problem
+        self._refused = ""
         state.keep_role(self.role, spec)
         previous, self._current = self._current, successor
         self._successor = None
@@ -117,6 +121,21 @@ class Slot:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._end(previous)
+        if problem is not None:
+            raise problem
+
+    def _takes_power(self, spec: WorkloadSpec) -> bool:
+        """Whether a change takes tools away: then the old generation must not go on serving."""
+        return not self.spec.tools.keys() <= spec.tools.keys()
+
+    def _refusal(self, keeper: Keeper) -> WorkloadNotReadyError:
+        said = f"{keeper.spec.name} did not become ready: {keeper.detail}"
+        old = f"generation {self.spec.generation}"
+        if self._takes_power(keeper.spec):
+            outcome = f"{old} is stopped all the same, as it has tools that the role lost"
+        else:
+            outcome = f"{old} keeps serving"
+        return WorkloadNotReadyError(f"{said}; {outcome}", hint=keeper.hint or None)
 
     async def stop(self) -> None:
         """Unroute the role, drain it, and stop whatever runs for it."""

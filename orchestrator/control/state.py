@@ -26,6 +26,7 @@ class ProcessRecord(Model):
         protocol_version: Revision agreed with it.
         server_info: What it said of itself.
         restarts: Restarts of this generation so far.
+        ready_at: When it became ready, in seconds since 1970.
     """
 
     pid: int
@@ -36,6 +37,7 @@ class ProcessRecord(Model):
     protocol_version: str
     server_info: JsonObject
     restarts: int = 0
+    ready_at: float = 0.0
 
 
 class ControlState(Model):

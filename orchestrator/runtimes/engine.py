@@ -28,6 +28,7 @@ from orchestrator.files import (
 from orchestrator.render.supervisord import CONTROL_PROGRAM, ControlProgram, EngineFacts, main_file
 from orchestrator.runtimes import variables
 from orchestrator.runtimes.fence import end_orphan
+from orchestrator.runtimes.identity import command_line
 from orchestrator.runtimes.rpc import USER, EngineFaultError, EngineRpc
 
 SEAT = Path(__file__).parents[1] / "shim" / "seat.py"
@@ -81,6 +82,11 @@ class EngineFiles:
     def errors(self) -> Path:
         """What the engine says before it has a log."""
         return self.logs / "engine.err"
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever starts or ends the engine."""
+        return self.run / "engine.lock"
 
     def seat(self, name: str) -> Path:
         """The directory of a workload's seat and FIFOs."""
@@ -154,7 +160,7 @@ class Engine:
             SettingsError: A directory cannot be used.
         """
         self.files.make()
-        with hold_lock(self.files.run / "engine.lock"):
+        with hold_lock(self.files.lock):
             running = await self.find()
             if running is not None:
                 return running
@@ -184,7 +190,7 @@ class Engine:
         Raises:
             LockHeldError: Another command starts or ends it at this moment.
         """
-        with hold_lock(self.files.run / "engine.lock"):
+        with hold_lock(self.files.lock):
             pid = await self.find()
             if pid is None:
                 return
@@ -237,7 +243,7 @@ class Engine:
     def _spawn(self, descriptor: int) -> int:
         """Start supervisord in a session of its own, with nothing inherited but the variables."""
         python = sys.executable
-        argv = [python, "-I", "-m", "supervisor.supervisord", "-c", str(self.files.configuration)]
+        argv = [python, *engine_words(self.files)]
         home = os.environ.get("HOME", "/")
         env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "LANG": "C.UTF-8"}
         errors = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
@@ -298,6 +304,59 @@ class Engine:
             path.unlink(missing_ok=True)
         for path in (self.files.run / "seats").iterdir():
             rmtree(path, ignore_errors=True)
+
+
+def ghosts_of(files: EngineFiles) -> tuple[int, ...]:
+    """Tell supervisords of this run directory, whether or not they can still be reached.
+
+    One whose sockets were deleted under it goes on running; only its command line tells of it.
+    """
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            ours = entry.stat().st_uid == os.geteuid()
+        except FileNotFoundError:
+            continue
+        if ours and command_line(int(entry.name))[1:] == engine_words(files):
+            found.append(int(entry.name))
+    return tuple(found)
+
+
+async def end_ghosts(files: EngineFiles, grace: timedelta) -> int:
+    """End supervisords of this run directory that cannot be reached; they end their programs.
+
+    Args:
+        files: Where the engine keeps what.
+        grace: How long one may take before it is killed.
+
+    Returns:
+        How many there were.
+    """
+    ghosts = ghosts_of(files)
+    for pid in ghosts:
+        try:
+            process = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            if command_line(pid)[1:] != engine_words(files):
+                continue  # the pid means another process by now
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(process, number)
+                with anyio.move_on_after(grace.total_seconds()):
+                    await anyio.wait_readable(process)
+                    break
+        finally:
+            os.close(process)
+    return len(ghosts)
+
+
+def engine_words(files: EngineFiles) -> tuple[str, ...]:
+    """Tell the arguments of the engine's command line, after the interpreter."""
+    return ("-I", "-m", "supervisor.supervisord", "-c", str(files.configuration))
 
 
 def seat_command(*arguments: str) -> tuple[str, ...]:

@@ -142,10 +142,10 @@ class SupervisordRuntime(Runtime):
                 hint=f"Look into {self._log(spec)} and {self._files.log}.",
             ) from error
         facts = look_up(pid)
-        if facts is None:
-            raise WorkloadStartError(f"{spec.name} ended as soon as it was started")
+        # One that ended at once is told by the feed of exits, with its cause.
+        started = facts.started if facts is not None else 0
         directory = str(self._files.seat(spec.name))
-        return Process(spec.name, pid, facts.started, boot_id(), directory)
+        return Process(spec.name, pid, started, boot_id(), directory)
 
     @override
     async def signal(self, name: WorkloadName, number: int) -> None:

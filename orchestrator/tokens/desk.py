@@ -81,7 +81,7 @@ class TokenDesk:
     def _is_good(self, role: RoleName) -> bool:
         try:
             content, _ = read_regular(self._folder / role, _LONGEST_FILE_BYTES, follow=False)
-            principal = self._index.verify(content.decode().strip(), role)
+            principal = self._index.look(content.decode().strip(), role)
         except (OSError, UnicodeDecodeError, TokenError):
             return False
         return principal.expires_at - self._clock.now() > RENEW_BEFORE

@@ -77,7 +77,15 @@ class TokenIndex:
             self.on_closed(token_id)
 
     def verify(self, text: str, audience: RoleName) -> Principal:
-        """Tell who shows a token.
+        """Tell who shows a token, and note that it was used. Arguments and errors as `look`."""
+        principal = self.look(text, audience)
+        record = self._records.get(principal.token_id)
+        if record is not None:
+            self._note_use(record, self._clock.now())
+        return principal
+
+    def look(self, text: str, audience: RoleName) -> Principal:
+        """Tell whose token a text is.
 
         Args:
             text: What was shown.
@@ -99,7 +107,6 @@ class TokenIndex:
             raise TokenExpiredError("The token's time is over")
         if record.state not in USABLE:
             raise TokenRevokedError("The token was revoked")
-        self._note_use(record, now)
         return Principal(record.agent, record.role, record.id, record.expires_at)
 
     def take_used(self) -> dict[TokenId, datetime]:

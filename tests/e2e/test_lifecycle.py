@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -272,3 +273,77 @@ async def test_servers_and_gateway_outlive_the_engine(running: Project) -> None:
     running.wait(lambda: bool(running.json("status", check=None)["notes"]))
     notes = cast("list[str]", running.json("status", check=None)["notes"])
     assert "engine" in notes[0]
+
+
+def test_an_engine_whose_files_were_deleted_is_found_and_stopped(running: Project) -> None:
+    """`rm -rf .agents` under a running project leaves nothing that `up` or `down` overlooks."""
+    shutil.rmtree(running.state)
+    again = running.agents("up", "-d")
+
+    assert "was still running" in again.stderr
+    servers = [words for words in running.processes().values() if "walletserver" in words]
+    assert len(servers) == 3
+
+    shutil.rmtree(running.state)
+    assert "Everything is stopped." in running.agents("down").stdout
+    assert running.processes() == {}
+
+
+def test_a_change_that_takes_tools_away_never_leaves_the_stronger_instance(
+    running: Project,
+) -> None:
+    """When a narrowed role cannot start, its old instance does not go on serving."""
+    before = running.pid("executor")
+    path = running.root / "roles" / "executor.yaml"
+    _ = path.write_text(path.read_text().replace("bands: full", "bands: [read]"))
+    server = running.root / "roles" / "servers" / "wallet.yaml"
+    _ = server.write_text(
+        server.read_text().replace("  get_price: {band: read, class: READ}\n", "")
+    )
+
+    failed = running.agents("up", "-d", "--only", "executor", check=6)
+
+    assert "get_price" in failed.stderr
+    assert running.role("executor")["state"] == "quarantined"
+    assert before not in running.processes()
+
+
+def test_a_change_that_fails_is_remembered_in_the_status(running: Project) -> None:
+    """A change that adds nothing new and cannot start leaves the old instance, and says so."""
+    before = running.pid("monitoring")
+    server = running.root / "roles" / "servers" / "wallet.yaml"
+    _ = server.write_text(
+        server.read_text()
+        .replace("{python}", "{project}/broken")
+        .replace("-I, -m, walletserver", "")
+    )
+    broken = running.write("broken", "#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
+
+    failed = running.agents("up", "-d", "--only", "monitoring", check=6)
+
+    assert "keeps serving" in failed.stderr
+    role = running.role("monitoring")
+    assert (role["state"], role["pid"]) == ("ready", before)
+    assert "exit status 3" in str(role["detail"])
+    assert "was not taken" in str(role["detail"])
+
+
+def test_ctrl_c_during_the_start_stops_everything_too(project: Project) -> None:
+    """SIGINT before all roles are ready leaves nothing behind."""
+    agents = Path(sys.executable).with_name("agents")
+    with subprocess.Popen(
+        [agents, "up"],
+        cwd=project.root,
+        env=project.env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        project.wait((project.state / "run" / "control.sock").exists)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+
+    assert "Everything is stopped." in told
+    assert project.processes() == {}

@@ -56,9 +56,9 @@ def test_roles_stand_in_a_table_and_troubles_below() -> None:
     assert render(body(missing, LOOPING, notes=("bootstrap of shop: under way",))) == [
         "gateway  http://127.0.0.1:8700",
         "",
-        "ROLE    STATE          BANDS       MODE   TOOLS  PID   GEN  RESTARTS  UPTIME",
-        "reader  ready          look,order  agent  2      4711  3    2         3m",
-        "signer  crash-looping  look,order  agent  -      -     3    2         -",
+        "ROLE    STATE          BANDS       TOOLS  PID   RESTARTS  UPTIME",
+        "reader  ready          look,order  2      4711  2         3m",
+        "signer  crash-looping  look,order  -      -     2         -",
         "",
         "reader: promised and not shown by the server: pay_bill, hire",
         "",
