@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -25,6 +26,8 @@ import httpx2
 
 from orchestrator.model.base import Json
 
+ROLES = ("monitoring", "treasury")
+MOST_KILLS = 8  # four of each role
 AGENTS = str(Path(sys.executable).with_name("agents"))
 CALL: Json = {
     "jsonrpc": "2.0",
@@ -130,9 +133,11 @@ def main() -> None:
     try:
         _ = run(root, "init")
         _ = (root / "agents.yaml").write_text("listen: 127.0.0.1:0\n")
-        # Kills that follow each other this closely would count as a crash loop otherwise.
-        role = root / "roles" / "monitoring.yaml"
-        _ = role.write_text(role.read_text() + "\nrestart: {stable_after: 1s}\n")
+        # A second kill in a row would be answered with a delay, a fifth in a minute as a crash
+        # loop: the roles take turns, and count as stable soon.
+        for name in ROLES:
+            role = root / "roles" / f"{name}.yaml"
+            _ = role.write_text(role.read_text() + "\nrestart: {stable_after: 1s}\n")
         first: list[float] = []
         cold: list[float] = []
         for _ in range(runs):
@@ -149,13 +154,15 @@ def main() -> None:
         tell("--help", [timed(lambda: run(root, "--help")) for _ in range(runs)])
         own: list[float] = []
         recovery: list[float] = []
-        url = str(role_of(root, "monitoring")["url"])
-        client = client_of(root, "monitoring")
-        for _ in range(runs):
+        clients = {name: client_of(root, name) for name in ROLES}
+        urls = {name: str(role_of(root, name)["url"]) for name in ROLES}
+        for number in range(min(runs, MOST_KILLS)):
+            name = ROLES[number % len(ROLES)]
+            client, url = clients[name], urls[name]
             own.append(timed(lambda: own_start(root)))
             time.sleep(max(0.0, 1.2 - own[-1]))
-            os.kill(cast("int", role_of(root, "monitoring")["pid"]), signal.SIGKILL)
-            recovery.append(timed(lambda: call(client, url)))
+            os.kill(cast("int", role_of(root, name)["pid"]), signal.SIGKILL)
+            recovery.append(timed(partial(call, client, url)))
         tell("own start of the server", own)
         tell("recovery after kill -9", recovery)
         extra = [after - alone for after, alone in zip(recovery, own, strict=True)]
