@@ -180,7 +180,9 @@ def token_issue(
     role: RoleArgument,
     *,
     agent: Annotated[str, typer.Option(metavar="NAME", help="Who will show the token.")],
-    ttl: Annotated[str, typer.Option(metavar="TIME", help="How long it is good for.")] = "90d",
+    ttl: Annotated[
+        str, typer.Option(metavar="TIME", help="How long it is good for: 24h, 30d; at most 90d.")
+    ] = "90d",
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:
