@@ -354,9 +354,9 @@ def _stay(paths: Paths, replies: Iterator[Object], *, joined: bool, as_json: boo
         with _signals_as_interrupts():
             _ = _show_until_settled(replies, quiet=as_json)
             _watch(paths, joined=joined, as_json=as_json)
-    except KeyboardInterrupt:
-        pass
-    # The terminal may be gone; what was started must be stopped all the same.
+    except (KeyboardInterrupt, OSError):
+        pass  # an OSError is a terminal that is gone, while the table was drawn
+    # What was started must be stopped all the same.
     with suppress(OSError):
         note("\nLeft; everything runs on. `agents down` stops it." if joined else "\nStopping ...")
     if not joined:

@@ -12,6 +12,7 @@ Source: supervisor 4.3.0, supervisord.py (runforever, reap) and process.py (fini
 
 import json
 import os
+import select
 import signal
 import time
 from collections import deque
@@ -33,6 +34,9 @@ SLOW_RESPAWN_SECONDS = 5.0
 
 LONGEST_POLL_SECONDS = 60.0
 KEPT_EXITS = 4096
+
+_READ = select.POLLIN | select.POLLPRI | select.POLLHUP
+_FAULT = _READ | select.POLLOUT
 
 # How often a waiting call is looked at while the loop turns; 0 would make the loop spin.
 _POLL_DELAY_SECONDS = 0.001
@@ -69,6 +73,7 @@ class ProcessGroup(Protocol):
 class Options(Protocol):
     """What is used of supervisor.options.ServerOptions."""
 
+    poller: object
     pidhistory: dict[int, Process]
     waitpid: Callable[[], tuple[int | None, int | None]]
     cleanup: Callable[[], None]
@@ -92,6 +97,63 @@ class BackoffEvent(Protocol):
 
 
 Deferred: TypeAlias = Callable[[], object]
+
+
+@final
+class TurnPoller:
+    """Polls just what the loop asked for in this very turn.
+
+    supervisord registers everything anew in each turn, and its own poller keeps what was registered
+    before. A descriptor that was closed meanwhile stays in it; once its number is taken by a pipe
+    whose other end is closed, every poll returns at once and the loop spins for ever.
+
+    Source: supervisor 4.3.0, supervisord.py (runforever) and poller.py (PollPoller).
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self._wanted: dict[int, int] = {}
+
+    def register_readable(self, descriptor: int) -> None:
+        """Wait for something to read, in this turn."""
+        self._wanted[descriptor] = self._wanted.get(descriptor, 0) | _READ
+
+    def register_writable(self, descriptor: int) -> None:
+        """Wait for room to write, in this turn."""
+        self._wanted[descriptor] = self._wanted.get(descriptor, 0) | select.POLLOUT
+
+    def unregister_readable(self, _descriptor: int) -> None:
+        """Do nothing: the next turn begins with nothing."""
+
+    def unregister_writable(self, _descriptor: int) -> None:
+        """Do nothing: the next turn begins with nothing."""
+
+    def poll(self, timeout: float) -> tuple[list[int], list[int]]:
+        """Wait for the first event, at most so many seconds.
+
+        Returns:
+            Descriptors to read from, and descriptors to write to.
+        """
+        wanted, self._wanted = self._wanted, {}
+        poller = select.poll()
+        for descriptor, mask in wanted.items():
+            poller.register(descriptor, mask)
+        # An error counts as an event of what was asked for: whoever handles it then closes.
+        found = [
+            (descriptor, wanted[descriptor] & (event | (_FAULT if event & select.POLLERR else 0)))
+            for descriptor, event in poller.poll(timeout * 1000)
+        ]
+        readable = [descriptor for descriptor, event in found if event & _READ]
+        return readable, [descriptor for descriptor, event in found if event & select.POLLOUT]
+
+    def before_daemonize(self) -> None:
+        """Do nothing: it holds no descriptor."""
+
+    def after_daemonize(self) -> None:
+        """Do nothing: it holds no descriptor."""
+
+    def close(self) -> None:
+        """Do nothing: it holds no descriptor."""
 
 
 @final
@@ -325,6 +387,7 @@ def _prepare_child_descriptors(self: Subprocess) -> None:
 def make(supervisord: Supervisord, **_options: str) -> Api:
     """Build the namespace; supervisord calls it at its start and again at each SIGHUP."""
     _ = os.umask(0o077)
+    supervisord.options.poller = TurnPoller()
     waker = Waker(supervisord)
     cleanup = supervisord.options.cleanup
 
