@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, TypeAlias, cast
 
 from orchestrator.cli import json_text, toml_text
-from orchestrator.cli.output import note, say
+from orchestrator.cli.output import note, say, say_json
 from orchestrator.cli.places import find_root
 from orchestrator.errors import ConfigError, SettingsError
 from orchestrator.files import PRIVATE_FILE, read_regular, write_atomically
@@ -107,7 +107,9 @@ CLIENTS: Final = {
 }
 
 
-def config(project: Path | None, role: str, client: str, *, write: bool) -> None:
+def config(
+    project: Path | None, role: str, client: str, *, write: bool, as_json: bool = False
+) -> None:
     """Print what a client needs to reach a role, or merge it into the client's own file.
 
     Raises:
@@ -133,11 +135,15 @@ def config(project: Path | None, role: str, client: str, *, write: bool) -> None
         return
     folder = _folder(root)
     path = kind.file(folder)
+    changed = write and _merge(path, kind, name, entry)
+    if as_json:
+        say_json({"client": client, "file": str(path), "changed": changed, "entry": {name: entry}})
+        return
     if not write:
         say(_snippet(kind, name, entry))
         note(f"This belongs into {path}; `--write` merges it there.")
         return
-    if _merge(path, kind, name, entry):
+    if changed:
         note(f"Wrote {name} into {path}")
     else:
         note(f"{path} has {name} already; nothing was changed")

@@ -11,7 +11,7 @@ from orchestrator.files import write_atomically
 READABLE = 0o644
 
 
-def init(directory: Path) -> None:
+def init(directory: Path, *, as_json: bool = False) -> None:
     """Write the stock files that are not there yet; what is there is never touched."""
     root = directory.absolute()
     written: list[str] = []
@@ -27,6 +27,9 @@ def init(directory: Path) -> None:
         except OSError as error:
             raise SettingsError(f"{path} cannot be written: {error.strerror}") from error
         written.append(name)
+    if as_json:
+        say_json({"project": str(root), "written": written, "kept": kept})
+        return
     for name in written:
         say(f"wrote  {name}")
     for name in kept:

@@ -1,11 +1,13 @@
 """`agents logs`: the end of a log, and what follows."""
 
+import json
 import os
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from orchestrator.cli.output import note
 from orchestrator.cli.places import find_paths
@@ -14,8 +16,16 @@ from orchestrator.errors import NotRunningError, SettingsError
 LOOK_SECONDS: Final = 0.2
 
 
-def logs(project: Path | None, role: str | None, *, follow: bool, lines: int, daemon: bool) -> None:
-    """Print a log.
+def logs(  # noqa: PLR0913  one for each option
+    project: Path | None,
+    role: str | None,
+    *,
+    follow: bool,
+    lines: int,
+    daemon: bool,
+    as_json: bool = False,
+) -> None:
+    """Print a log; as JSON, one object a line: the line itself if it is one, else `{"line": ...}`.
 
     Raises:
         NotRunningError: There is no such log (yet).
@@ -30,23 +40,24 @@ def logs(project: Path | None, role: str | None, *, follow: bool, lines: int, da
         raise NotRunningError(
             f"there is no log of {role}", hint=f"There are logs of: {', '.join(there) or 'none'}."
         )
+    show = _print_json if as_json else _print
     try:
         with path.open("rb") as file:
             for line in deque(file, maxlen=lines):
-                _print(line)
+                show(line)
             if follow:
-                _follow(path, file)
+                _follow(path, file, show)
     except FileNotFoundError as error:
         raise NotRunningError("there is no log yet", hint="Start with `agents up`.") from error
     except KeyboardInterrupt:
         note("")
 
 
-def _follow(path: Path, file: BinaryIO) -> None:
+def _follow(path: Path, file: BinaryIO, show: Callable[[bytes], None]) -> None:
     """Print what is added; goes on with the new file when the log was rotated."""
     begun = b""
     while True:
-        begun = _print_new(file, begun)
+        begun = _print_new(file, begun, show)
         time.sleep(LOOK_SECONDS)
         try:
             facts = path.stat()
@@ -57,19 +68,30 @@ def _follow(path: Path, file: BinaryIO) -> None:
             newer = path.open("rb")
         except FileNotFoundError:
             continue
-        begun = _print_new(file, begun)
+        begun = _print_new(file, begun, show)
         file.close()
         file = newer
 
 
-def _print_new(file: BinaryIO, begun: bytes) -> bytes:
+def _print_new(file: BinaryIO, begun: bytes, show: Callable[[bytes], None]) -> bytes:
     """Print the lines that were added; return the beginning of one that is not whole yet."""
     for line in file:
         begun += line
         if begun.endswith(b"\n"):
-            _print(begun)
+            show(begun)
             begun = b""
     return begun
+
+
+def _print_json(line: bytes) -> None:
+    """Print a line as one JSON object."""
+    text = line.decode("utf-8", "replace").rstrip("\n")
+    try:
+        is_object = isinstance(cast("object", json.loads(text)), dict)
+    except ValueError:
+        is_object = False
+    _ = sys.stdout.write((text if is_object else json.dumps({"line": text})) + "\n")
+    sys.stdout.flush()
 
 
 def _print(line: bytes) -> None:

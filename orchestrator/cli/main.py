@@ -58,11 +58,13 @@ def init(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="Where; by default here.")
     ] = Path(),
+    *,
+    json: JsonOption = False,
 ) -> None:
     """Write the three stock roles and the reference wallet server into a project."""
     from orchestrator.cli.files import init as work
 
-    work(directory)
+    work(directory, as_json=json)
 
 
 @app.command(epilog="Example: agents up -d --only monitoring --only treasury")
@@ -112,7 +114,7 @@ def status(
 
 
 @app.command(epilog="Example: agents logs executor -f")
-def logs(
+def logs(  # noqa: PLR0913  one for each option
     role: Annotated[str | None, typer.Argument(metavar="[ROLE]", help="Name of the role.")] = None,
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows.")] = False,
@@ -121,11 +123,12 @@ def logs(
         bool, typer.Option("--daemon", help="The daemon's own log, with every call.")
     ] = False,
     project: ProjectOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Show what a role's instance wrote to stderr."""
     from orchestrator.cli.logs import logs as work
 
-    work(project, role, follow=follow, lines=lines, daemon=daemon)
+    work(project, role, follow=follow, lines=lines, daemon=daemon, as_json=json)
 
 
 @app.command(epilog="Example: agents restart treasury")
@@ -168,11 +171,12 @@ def config(
         bool, typer.Option("--write", help="Merge it into the client's own file.")
     ] = False,
     project: ProjectOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Print what a client needs to reach a role; foreign entries of its file are never touched."""
     from orchestrator.cli.clients import config as work
 
-    work(project, role, client, write=write)
+    work(project, role, client, write=write, as_json=json)
 
 
 @tokens.command("issue", epilog="Example: agents token issue treasury --agent alice --ttl 30d")

@@ -249,3 +249,15 @@ def test_usage_errors_are_short(bare: Project) -> None:
 
     assert done.returncode == 2
     assert "No such option" in done.stderr
+
+
+def test_init_and_config_print_json(project: Project) -> None:
+    """`init --json` tells what was kept, `config --json` where an entry belongs and what it is."""
+    again = project.json("init")
+    assert again["written"] == []
+    assert "roles/treasury.yaml" in str(again["kept"])
+
+    told = project.json("config", "treasury", "--client", "cursor")
+    assert str(told["file"]).endswith("/.cursor/mcp.json")
+    assert told["changed"] is False
+    assert "connect" in str(told["entry"])

@@ -108,3 +108,15 @@ def test_following_over_rotations(log: Path, follow: Callable[[], IO[str]]) -> N
         _ = log.write_text(f"new {number}\n")
         assert output.readline() == "half a line\n"
         assert output.readline() == f"new {number}\n"
+
+
+def test_a_log_as_json_is_an_object_a_line(project: Path, log: Path, capsys: Captured) -> None:
+    """A line that is an object already stays as it is, any other becomes one."""
+    _ = log.write_text('{"event":"started"}\nTraceback\n7\n')
+    logs(project, "treasury", follow=False, lines=9, daemon=False, as_json=True)
+
+    assert capsys.readouterr().out.splitlines() == [
+        '{"event":"started"}',
+        '{"line": "Traceback"}',
+        '{"line": "7"}',
+    ]
