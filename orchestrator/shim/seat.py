@@ -1,6 +1,6 @@
 """The launcher of one workload: waits for a launch frame, then becomes the server.
 
-Run by the engine as `python -I -S seat.py sit DIRECTORY FENCE`, by absolute path. Its steps:
+Run by the engine as `python -I -S seat.py sit DIRECTORY FENCE LOG`, by absolute path. Its steps:
 
 1. take the workload's fence, a record lock that lives through `execve`; whoever still holds it is
    an orphan of a dead engine and is ended, with its process group;
