@@ -1,0 +1,101 @@
+"""What a role's calls may do, beyond which tools they may name: its policy as data."""
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Annotated, Final, Literal, TypeAlias
+
+from pydantic import Field
+
+from orchestrator.model.base import Json, Model, PositiveDuration
+from orchestrator.model.names import ToolField
+
+# Who may share one process of a role.
+Sharing: TypeAlias = Literal["per-role", "per-agent", "per-session"]
+# What a server may ask its caller in the middle of a request.
+Asking: TypeAlias = Literal["elicitation", "sampling", "roots"]
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Limit(Model):
+    """How much of something may happen.
+
+    Attributes:
+        calls_per_minute: Steady rate; None for no limit.
+        burst: How many calls may come at once before the rate holds; the rate's own tenth, and at
+            least 1, if None.
+        concurrency: How many calls may be under way at the same time; None for no limit.
+    """
+
+    calls_per_minute: Count | None = None
+    burst: Count | None = None
+    concurrency: Count | None = None
+
+
+class Limits(Limit):
+    """Limits of a role: of all its calls together, of each agent, of each tool.
+
+    Attributes:
+        queue: How many calls may wait for a place, where concurrency is limited.
+        queue_patience: How long one waits.
+        agent: What each agent may do.
+        tools: What all agents together may do with one tool.
+    """
+
+    queue: Annotated[int, Field(ge=0, le=10_000)] = 32
+    queue_patience: PositiveDuration = timedelta(seconds=5)
+    agent: Limit = Limit()
+    tools: dict[ToolField, Limit] = Field(default_factory=dict)
+
+
+class ToolRule(Model):
+    """How a tool is narrowed.
+
+    Attributes:
+        arguments: A JSON Schema that arguments have to meet beside the server's own.
+        optional: Arguments in `arguments` that a call may leave out; all others have to be given,
+            as nobody knows what the server makes of a missing one.
+    """
+
+    arguments: dict[str, Json] = Field(default_factory=dict)
+    optional: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+
+class Sum(Model):
+    """A bound on what an argument may add up to.
+
+    Attributes:
+        tool: The tool.
+        argument: The argument, a number or a decimal in a text; dots lead into objects.
+        window: The time over which it is added up, ending now.
+        max: The largest sum.
+    """
+
+    tool: ToolField
+    argument: Annotated[str, Field(min_length=1, max_length=200)]
+    window: PositiveDuration
+    max: Annotated[Decimal, Field(gt=0)]
+
+
+class RolePolicy(Model):
+    """All of it.
+
+    Attributes:
+        limits: How much may happen.
+        tools: How single tools are narrowed.
+        sums: What arguments may add up to.
+        resources: URIs, or URI templates with `{name}` for one path segment, that may be read;
+            `all` for every one. None are shown unless named here.
+        prompts: Prompts that may be had; `all` for every one.
+        asks: What the server may ask its callers.
+    """
+
+    limits: Limits = Limits()
+    tools: dict[ToolField, ToolRule] = Field(default_factory=dict)
+    sums: Annotated[tuple[Sum, ...], Field(strict=False)] = ()
+    resources: Annotated[tuple[str, ...], Field(strict=False)] | Literal["all"] = ()
+    prompts: Annotated[tuple[str, ...], Field(strict=False)] | Literal["all"] = ()
+    asks: Annotated[tuple[Asking, ...], Field(strict=False)] = ()
+
+
+OPEN_TO_TOOLS: Final = RolePolicy()
