@@ -27,7 +27,9 @@ AgentsError                      code `internal`, exit status 1
 │   ├── UpstreamTimeoutError
 │   ├── UpstreamProtocolError
 │   ├── NotRelayedError
-│   └── CallCancelledError
+│   ├── CallCancelledError
+│   ├── ToolFailedError          11
+│   └── CallerAskedError
 ├── ProtocolError                8: between an agent and the gateway
 │   ├── UnreadableMessageError
 │   ├── MalformedMessageError
@@ -39,6 +41,9 @@ AgentsError                      code `internal`, exit status 1
     ├── LockHeldError
     ├── StateCorruptError
     ├── StateUnwritableError
+    ├── PinsChangedError
+    ├── RecordUnavailableError
+    ├── OutcomeUnrecordedError
     ├── NotRunningError
     └── ControlUnavailableError
 
@@ -219,6 +224,28 @@ class UnknownToolError(PolicyError):
 
 
 @final
+class UnknownResourceError(PolicyError):
+    """The role has no such resource; a hidden one and one that never was are told alike."""
+
+    code = "policy.unknown_resource"
+
+    def __init__(self, uri: str) -> None:
+        """Name the resource as the caller wrote it."""
+        super().__init__(f"Resource not found: {uri}")
+
+
+@final
+class UnknownPromptError(PolicyError):
+    """The role has no such prompt; a hidden one and one that never was are told alike."""
+
+    code = "policy.unknown_prompt"
+
+    def __init__(self, name: str) -> None:
+        """Name the prompt as the caller wrote it."""
+        super().__init__(f"Unknown prompt: {name}")
+
+
+@final
 class TooManyCallsError(PolicyError):
     """A token has as much under way as one token may; nothing of this call was done."""
 
@@ -318,11 +345,47 @@ class CallCancelledError(UpstreamError):
     code = "upstream.cancelled"
 
 
+@final
+class ToolFailedError(UpstreamError):
+    """The tool itself says that it failed."""
+
+    code = "upstream.tool_failed"
+    exit_code = 11
+
+
+@final
+class CallerAskedError(UpstreamError):
+    """The tool asks something that this caller cannot answer."""
+
+    code = "upstream.asks_caller"
+
+
 class ProtocolError(AgentsError):
     """An agent sent something that the gateway must not act on."""
 
     code = "protocol"
     exit_code = 8
+
+
+@final
+class SessionRequiredError(ProtocolError):
+    """A legacy request names no session."""
+
+    code = "protocol.session_required"
+
+
+@final
+class SessionUnknownError(ProtocolError):
+    """A legacy request names a session that is not its caller's, or was ended."""
+
+    code = "protocol.session"
+
+
+@final
+class StateUnknownError(ProtocolError):
+    """A request state is none that was given to this caller for this request, or is too old."""
+
+    code = "protocol.request_state"
 
 
 @final
@@ -398,6 +461,27 @@ class StateUnwritableError(StateError):
     """The state cannot be written, so nothing may go on that a crash must not lose."""
 
     code = "state.unwritable"
+
+
+@final
+class PinsChangedError(StateError):
+    """What an operator saw is not what there is any more; nothing was changed."""
+
+    code = "state.pins_changed"
+
+
+@final
+class RecordUnavailableError(StateError):
+    """The record of calls cannot be written, so no call is made."""
+
+    code = "audit.unavailable"
+
+
+@final
+class OutcomeUnrecordedError(StateError):
+    """A call was made, and how it ended cannot be recorded, so it is not told."""
+
+    code = "audit.unrecorded"
 
 
 @final

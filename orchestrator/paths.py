@@ -39,6 +39,21 @@ class Paths:
         return self.state / "tokens"
 
     @property
+    def pins(self) -> Path:
+        """Tool definitions as they were accepted, one file a role and server."""
+        return self.state / "pins"
+
+    @property
+    def seal_key(self) -> Path:
+        """Seals what callers keep for the gateway."""
+        return self.state / "keys" / "gateway.key"
+
+    @property
+    def sessions(self) -> Path:
+        """What changed in callers' sessions after they were opened."""
+        return self.state / "sessions"
+
+    @property
     def logs(self) -> Path:
         """Logs of the daemon and of every role's instance."""
         return self.state / "logs"
@@ -47,6 +62,11 @@ class Paths:
     def daemon_log(self) -> Path:
         """The daemon's structured log."""
         return self.logs / "agentsd.log"
+
+    @property
+    def audit(self) -> Path:
+        """The record of calls and decisions."""
+        return self.state / "audit"
 
     @property
     def control_socket(self) -> Path:

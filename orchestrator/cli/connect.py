@@ -3,6 +3,7 @@
 import gc
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -55,16 +56,25 @@ def find_gateway(control_socket: Path, role: str) -> "Endpoint":
         SettingsError: The role does not run.
         TargetUnavailableError: The gateway does not listen yet.
     """
+    return endpoint_of(find_role(control_socket, role))
+
+
+def find_role(control_socket: Path, role: str) -> Mapping[str, object]:
+    """Ask the daemon how a role is.
+
+    Raises:
+        NotRunningError: Nothing runs.
+        ControlUnavailableError: The daemon does not answer.
+        SettingsError: The role does not run.
+    """
     from orchestrator.control.admin_client import ask_once
-    from orchestrator.errors import SettingsError, TargetUnavailableError
-    from orchestrator.shim.post import Endpoint
+    from orchestrator.errors import SettingsError
 
     status = cast(
-        "dict[str, object]", ask_once(control_socket, {"op": "status"}, patience=_STATUS_SECONDS)
+        "Mapping[str, object]", ask_once(control_socket, {"op": "status"}, patience=_STATUS_SECONDS)
     )
     roles = {
-        str(each["role"]): str(each.get("url") or "")
-        for each in cast("list[dict[str, object]]", status["roles"])
+        str(each["role"]): each for each in cast("list[Mapping[str, object]]", status["roles"])
     }
     if role not in roles:
         known = ", ".join(sorted(roles)) or "none yet"
@@ -72,9 +82,22 @@ def find_gateway(control_socket: Path, role: str) -> "Endpoint":
             f"there is no role {role!r} running in this project",
             hint=f"These are: {known}. `agents up` starts what the role files say.",
         )
-    if not roles[role]:
+    return roles[role]
+
+
+def endpoint_of(status: Mapping[str, object]) -> "Endpoint":
+    """Tell from a role's status where it is reached.
+
+    Raises:
+        TargetUnavailableError: The gateway does not listen yet.
+    """
+    from orchestrator.errors import TargetUnavailableError
+    from orchestrator.shim.post import Endpoint
+
+    url = str(status.get("url") or "")
+    if not url:
         raise TargetUnavailableError("the gateway does not listen yet", hint="See `agents status`.")
-    return Endpoint.parse(roles[role])
+    return Endpoint.parse(url)
 
 
 def read_token(path: Path) -> str:

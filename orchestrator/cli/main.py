@@ -16,7 +16,8 @@ from orchestrator.errors import AgentsError
 
 EPILOG = (
     "Exit status: 0 done; 1 unexpected; 2 usage or files; 3 a secret; 4 a token; 5 denied; "
-    "6 an instance is not ready; 7 upstream; 8 protocol; 10 state, or nothing is running."
+    "6 an instance is not ready; 7 upstream; 8 protocol; 10 state, or nothing is running; "
+    "11 the tool itself reports an error."
 )
 
 app = typer.Typer(
@@ -35,6 +36,12 @@ tokens = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(tokens, name="token")
+pins = typer.Typer(
+    help="See and accept what tools say of themselves; what changes is held until then.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(pins, name="pins")
 
 ProjectOption = Annotated[
     Path | None,
@@ -120,7 +127,7 @@ def logs(  # noqa: PLR0913  one for each option
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the log grows.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines.")] = 50,
     daemon: Annotated[
-        bool, typer.Option("--daemon", help="The daemon's own log, with every call.")
+        bool, typer.Option("--daemon", help="The daemon's own log; calls are in `agents calls`.")
     ] = False,
     project: ProjectOption = None,
     json: JsonOption = False,
@@ -129,6 +136,32 @@ def logs(  # noqa: PLR0913  one for each option
     from orchestrator.cli.logs import logs as work
 
     work(project, role, follow=follow, lines=lines, daemon=daemon, as_json=json)
+
+
+@app.command(
+    epilog="Examples: agents calls; agents calls executor --since 1h; "
+    "agents calls --follow --json | jq 'select(.event == \"decision\")'"
+)
+def calls(  # noqa: PLR0913  one for each option
+    role: Annotated[str | None, typer.Argument(metavar="[ROLE]", help="Name of the role.")] = None,
+    *,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="All that were so long ago: 10m, 1h, 2d.")
+    ] = None,
+    lines: Annotated[
+        int | None,
+        typer.Option("--lines", "-n", min=0, help="No more than the last ones. [default: 50]"),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as calls are recorded.")
+    ] = False,
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what agents called and how it ended; with --json each line of the record as it is."""
+    from orchestrator.cli.calls import calls as work
+
+    work(project, role, lines=lines, age=since, follows=follow, as_json=json)
 
 
 @app.command(epilog="Example: agents restart treasury")
@@ -177,6 +210,101 @@ def config(
     from orchestrator.cli.clients import config as work
 
     work(project, role, client, write=write, as_json=json)
+
+
+@app.command(epilog="Example: agents tools treasury --full")
+def tools(
+    role: RoleArgument,
+    *,
+    full: Annotated[
+        bool, typer.Option("--full", help="Whole descriptions and schemas, for people.")
+    ] = False,
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the tools that a role's agents see: name, class, arguments, description."""
+    from orchestrator.cli.tools import tools as work
+
+    work(project, role, full=full, as_json=json)
+
+
+@app.command(
+    epilog="Examples: agents call monitoring get_price --arg symbol=ETH; "
+    "agents call treasury prepare_transfer @transfer.json --json; "
+    "echo '{}' | agents call monitoring list_chains -"
+)
+def call(  # noqa: PLR0913  one for each option
+    role: RoleArgument,
+    tool: Annotated[str, typer.Argument(metavar="TOOL", help="Name of the tool.")],
+    arguments: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[JSON]",
+            help="Its arguments: a JSON object, @FILE that holds one, or - for standard input.",
+        ),
+    ] = None,
+    *,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="One argument; may be repeated."),
+    ] = None,
+    timeout: Annotated[
+        str, typer.Option(metavar="TIME", help="How long to wait: 30s, 5m. Then it is taken back.")
+    ] = "5m",
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Call a destructive tool without being asked.")
+    ] = False,
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Call a tool once, through the gateway like any agent, with this workstation's own token."""
+    from orchestrator.cli.call import call as work
+
+    given = tuple(arg or ())
+    work(project, role, tool, arguments, given, timeout=timeout, yes=yes, as_json=json)
+
+
+@pins.command("list", epilog="Example: agents pins list treasury")
+def pins_list(
+    role: Annotated[str | None, typer.Argument(metavar="[ROLE]", help="Name of the role.")] = None,
+    *,
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the accepted definitions by their hashes."""
+    from orchestrator.cli.pins import list_all as work
+
+    work(project, role, as_json=json)
+
+
+@pins.command("diff", epilog="Example: agents pins diff treasury")
+def pins_diff(
+    role: RoleArgument,
+    *,
+    full: Annotated[bool, typer.Option("--full", help="Every line, however many.")] = False,
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show how a role's live tools differ from the accepted ones; ends with the live hash."""
+    from orchestrator.cli.pins import diff as work
+
+    work(project, role, full=full, as_json=json)
+
+
+@pins.command("approve", epilog="Example: agents pins approve treasury --expect 3f9a...")
+def pins_approve(
+    role: RoleArgument,
+    *,
+    expect: Annotated[
+        str, typer.Option(metavar="HASH", help="The live hash that `agents pins diff` showed.")
+    ],
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Accept what a role shows, if it is still what the diff showed; no instance is restarted."""
+    from orchestrator.cli.pins import approve as work
+
+    work(project, role, expect, as_json=json)
 
 
 @tokens.command("issue", epilog="Example: agents token issue treasury --agent alice --ttl 30d")

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from orchestrator.model.text import visible
+
 _COLOURS: Final = {
     "green": "\x1b[32m",
     "yellow": "\x1b[33m",
@@ -51,8 +53,8 @@ def note(text: str) -> None:
 
 
 def say_json(value: object) -> None:
-    """Print a value as JSON, indented, keys in their own order."""
-    say(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """Print a value as JSON, indented, keys in their own order; nothing in it steers a terminal."""
+    say(visible(json.dumps(value, indent=2, ensure_ascii=False, default=str)))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import cast
 from orchestrator.cli.output import note
 from orchestrator.control.admin_client import RemoteError
 from orchestrator.errors import AgentsError, RoleFileError
+from orchestrator.model.text import visible
 
 
 def report(error: AgentsError) -> int:
@@ -35,13 +36,13 @@ def report(error: AgentsError) -> int:
         return status
     if isinstance(error, RoleFileError):
         for problem in error.problems:
-            note(str(problem))
+            note(visible(str(problem)))
         count = len(error.problems)
         note(f"agents: {count} problem{'s' if count > 1 else ''} in the project's files")
     else:
-        note(f"agents: {error}")
+        note(f"agents: {visible(str(error))}")
     if error.hint:
-        note(error.hint)
+        note(visible(error.hint))
     return status
 
 

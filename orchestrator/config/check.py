@@ -7,18 +7,18 @@ from typing import Final
 from orchestrator.config.launchers import refused_launcher
 from orchestrator.config.places import OF_A_BOOTSTRAP, OF_AN_INSTANCE, unknown_placeholders
 from orchestrator.config.problems import did_you_mean, quoted
+from orchestrator.config.rulecheck import check_rules, where_it_is
 from orchestrator.config.secretlike import (
     is_harmless,
     is_secret_name,
     looks_known,
     looks_random,
 )
-from orchestrator.config.yamlfile import Document, Loc
+from orchestrator.config.yamlfile import Document, Loc, texts
 from orchestrator.errors import FileProblem
-from orchestrator.model.base import Json
 from orchestrator.model.desired import BOOTSTRAP_ROLE
 from orchestrator.model.names import BandName, SecretName
-from orchestrator.model.role import Mode, Role
+from orchestrator.model.role import Role
 from orchestrator.model.server import Bands, Bootstrap, Server
 
 # A role's name is part of its instance's, its log's and its home's.
@@ -43,6 +43,11 @@ def check_server(server: Server, document: Document, stem: str) -> Iterator[File
     yield from _check_bands(server, document)
     yield from _check_tools(server, document)
     yield from _check_launch(server, document)
+    for index, name in enumerate(server.asks):
+        if name in server.asks[:index]:
+            yield document.problem(
+                ("asks", index), f"{quoted(name)} stands here twice", "remove it"
+            )
     if server.bootstrap is not None:
         yield from _check_bootstrap(server, server.bootstrap, document)
 
@@ -91,6 +96,8 @@ def check_role(
         )
     if not problems and not server.tools_of(role.band_names, role.mode):
         yield document.problem(("bands",), "these bands have no tool in this mode")
+    elif not problems:
+        yield from check_rules(role, server, document)
 
 
 def check_launcher(
@@ -201,21 +208,14 @@ def _check_bootstrap(
             yield document.problem(
                 (*loc, "tool"),
                 f"{quoted(call.tool)} does not exist in these bands and this mode",
-                _where(server, call.tool, bootstrap.mode),
+                where_it_is(server, call.tool, bootstrap.mode),
             )
-        for text_loc, text in _texts(call.arguments, (*loc, "arguments")):
+        for text_loc, text in texts(call.arguments, (*loc, "arguments")):
             yield from _unknown_words(text, document, text_loc, OF_A_BOOTSTRAP)
             if looks_random(text):
                 yield document.problem(
                     text_loc, "looks like a secret", "no secret is an argument of a tool"
                 )
-
-
-def _where(server: Server, tool: str, mode: Mode) -> str:
-    entry = next(entry for name, entry in server.tools.items() if name == tool)
-    if mode not in entry.modes:
-        return f"it needs mode: {entry.modes[0]}"
-    return f"it needs the band {entry.band}"
 
 
 def _bootstrap_files(bootstrap: Bootstrap, document: Document) -> Iterator[FileProblem]:
@@ -330,20 +330,6 @@ def _unknown_words(
 
 def _literals(document: Document) -> Iterator[FileProblem]:
     """Refuse secrets of a known format wherever they stand; others are looked for in `env`."""
-    for loc, text in _texts(document.data, ()):
+    for loc, text in texts(document.data, ()):
         if looks_known(text) and not {"env", "secrets", "command", "arguments"} & set(loc):
             yield document.problem(loc, "looks like a secret", _AS_REFERENCE)
-
-
-def _texts(value: Json, loc: Loc) -> Iterator[tuple[Loc, str]]:
-    match value:
-        case str():
-            yield loc, value
-        case list():
-            for index, item in enumerate(value):
-                yield from _texts(item, (*loc, index))
-        case dict():
-            for key, item in value.items():
-                yield from _texts(item, (*loc, key))
-        case _:
-            pass

@@ -44,6 +44,12 @@ _KINDS: Final = {
     "dict_type": ("a mapping", "write `key: value` lines"),
     "model_type": ("a mapping", "write `key: value` lines"),
 }
+# Keys that take a list or one word: the word, and a list.
+_LISTS: Final = {
+    "bands": ("full", "[read]"),
+    "resources": ("all", "[docs://guide]"),
+    "prompts": ("all", "[summarize]"),
+}
 _SIZES: Final = {
     "greater_than": "more than {gt}",
     "greater_than_equal": "at least {ge}",
@@ -105,9 +111,10 @@ def _translate(
         if len({error["type"] for error in errors}) > 1 and all(
             error["type"] in {"tuple_type", "literal_error"} for error in errors
         ):
-            # Only `bands` is such a union.
+            key = str(loc[-1]) if loc else ""
+            word, example = _LISTS.get(key, _LISTS["bands"])
             yield document.problem(
-                loc, "has to be a list of bands, or the word full", "write [read], or full"
+                loc, f"has to be a list of {key}, or the word {word}", f"write {example}, or {word}"
             )
         else:
             for error in errors:

@@ -8,6 +8,8 @@ import re
 from collections import Counter
 from math import log2
 
+from orchestrator.model.secret_formats import find_secret
+
 _SECRET_WORDS = frozenset({
     "KEY", "KEYS", "APIKEY", "TOKEN", "TOKENS", "SECRET", "SECRETS", "PASSWORD", "PASSWD", "PASS",
     "PASSPHRASE", "PASSCODE", "PIN", "CREDENTIAL", "CREDENTIALS", "CREDS", "MNEMONIC", "SEED",
@@ -20,21 +22,10 @@ _HARMLESS_WORDS = frozenset({
 })  # fmt: skip
 _HARMLESS_VALUE = re.compile(r"[0-9]{1,6}|true|false|yes|no|on|off|none|", re.IGNORECASE)
 
-_KNOWN = re.compile(
+# What is a secret in a file, but need not be one in a call, beside the formats known for sure.
+_LIKELY = re.compile(
     r"""
-      -----BEGIN\ [A-Z ]*PRIVATE\ KEY
-    | \bAGE-SECRET-KEY-1
-    | \beyJ[\w-]{8,}\.[\w-]{8,}\.                            # JSON Web Token
-    | \b(?:sk|pk|rk)[-_](?:live|test|proj|ant|or|svcacct)[-_]\w{6,}
-    | \bsk-[A-Za-z0-9]{16,}
-    | \bgh[opsur]_\w{20,} | \bgithub_pat_\w{20,} | \bglpat-[\w-]{16,}
-    | \bxox[a-z]-[\w-]{10,} | \bxapp-[\w-]{10,}
-    | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b | \bAIza[\w-]{30,}
-    | \bhf_[A-Za-z0-9]{20,} | \bnpm_[A-Za-z0-9]{20,} | \bpypi-[\w-]{20,}
-    | \bdop_v1_[0-9a-f]{32,} | \bwhsec_[A-Za-z0-9+/=]{16,} | \bSG\.[\w-]{16,}\.[\w-]{16,}
-    | \b(?:ows|mpc)_key_[0-9a-f]{16,}
-    | \bmga_[0-9A-Za-z]{12}_[0-9A-Za-z]{49}\b                # an agent's token of our own
-    | \b(?:0x)?[0-9a-fA-F]{64}\b                             # a private key
+      \b(?:0x)?[0-9a-fA-F]{64}\b                             # a private key, or a hash
     | \b[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@              # a password inside a URL
     | \b[Bb]earer\ +[\w.~+/-]{16,}
     """,
@@ -69,7 +60,11 @@ def is_harmless(value: str) -> bool:
 
 def looks_known(value: str) -> bool:
     """Tell whether a text holds a secret of a known format."""
-    return _KNOWN.search(value) is not None or _MNEMONIC.fullmatch(value.strip()) is not None
+    return (
+        find_secret(value.encode("utf-8", "replace")) is not None
+        or _LIKELY.search(value) is not None
+        or _MNEMONIC.fullmatch(value.strip()) is not None
+    )
 
 
 def looks_random(value: str) -> bool:

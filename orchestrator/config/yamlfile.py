@@ -135,6 +135,21 @@ class Document:
         return value
 
 
+def texts(value: Json, loc: Loc) -> Iterator[tuple[Loc, str]]:
+    """Tell every text inside a value, with its location; `loc` is that of the value."""
+    match value:
+        case str():
+            yield loc, value
+        case list():
+            for index, item in enumerate(value):
+                yield from texts(item, (*loc, index))
+        case dict():
+            for key, item in value.items():
+                yield from texts(item, (*loc, key))
+        case _:
+            pass
+
+
 def dotted(loc: Loc) -> str:
     """Write a location as a person reads it: `launch.command[0]`."""
     text = ""

@@ -3,12 +3,12 @@
 import json
 import os
 import socket
-import struct
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final, TypeAlias, cast
 
 from orchestrator.errors import AgentsError, ControlUnavailableError, NotRunningError
+from orchestrator.runtimes.identity import peer_of
 
 Object: TypeAlias = "dict[str, object]"
 CONNECT_SECONDS: Final = 5.0
@@ -116,9 +116,7 @@ def _connect(path: Path) -> socket.socket:
 
 def _check_peer(connection: socket.socket, path: Path) -> None:
     """Refuse to talk to anybody but ourselves: another user may have made the socket."""
-    size = struct.calcsize("3i")
-    answer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    _, uid, _ = struct.unpack("3i", answer)
+    _, uid = peer_of(connection)
     if uid != os.geteuid():
         connection.close()
         raise ControlUnavailableError(f"{path} belongs to another user", hint="Set another `run:`.")

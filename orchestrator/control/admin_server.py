@@ -1,8 +1,6 @@
 """The control socket: takes orders from this user's own commands, one a connection."""
 
 import os
-import socket
-import struct
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -16,20 +14,12 @@ from structlog.typing import FilteringBoundLogger
 
 from orchestrator.errors import AgentsError, ConfigError
 from orchestrator.model.admin import REQUEST, Failure, Progress, Reply, Request, Result
+from orchestrator.runtimes.identity import peer_of
 
 MAX_REQUEST_BYTES: Final = 8 * 1024 * 1024
 REQUEST_SECONDS: Final = 10.0
 _GONE: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 Handler = Callable[[Request], AsyncGenerator[Progress | Result]]
-
-
-def peer_of(connection: socket.socket) -> tuple[int, int]:
-    """Tell the process id and user id at the other end of a unix socket."""
-    size = struct.calcsize("3i")
-    pid, uid, _ = struct.unpack(
-        "3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    )
-    return int(pid), int(uid)
 
 
 @final

@@ -1,44 +1,42 @@
-"""Keeps one workload alive: launch, probe, attest, route, watch, and again."""
+"""Keeps one workload alive: launch, probe, attest, watch, and again."""
 
 import random
 import signal
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from types import MappingProxyType
+from enum import Enum, auto
 from typing import Final, final
 
 import anyio
 from pydantic import SecretStr
-from structlog.typing import FilteringBoundLogger
 
-from orchestrator.clock import Clock
 from orchestrator.control.attest import Attestation, attest
 from orchestrator.control.dataplane import DataPlane
+from orchestrator.control.ends import EndedError, Ends, describe_exit
 from orchestrator.control.last_words import end_of, last_words
 from orchestrator.control.lifecycle import History, after_failure
-from orchestrator.control.publish import Publisher
+from orchestrator.control.pins import Live
 from orchestrator.control.race import unless
-from orchestrator.control.state import ProcessRecord, StateFile
+from orchestrator.control.services import Services
+from orchestrator.control.state import ProcessRecord
 from orchestrator.control.vigil import Sign, Vigil
 from orchestrator.errors import (
     AgentsError,
     AttestationError,
     RuntimeUnavailableError,
     SecretError,
+    StateCorruptError,
     UpstreamError,
-    WorkloadError,
     WorkloadNotReadyError,
 )
-from orchestrator.model.names import SecretName, WorkloadName
-from orchestrator.model.server import EraChoice
-from orchestrator.model.snapshot import Route, TargetRef
-from orchestrator.model.status import RoleStatus
+from orchestrator.model.base import JsonObject
+from orchestrator.model.names import SecretName
+from orchestrator.model.snapshot import Era, TargetRef
+from orchestrator.model.status import ProcessStatus, RoleStatus
 from orchestrator.model.workload import EngineState, Phase, WorkloadSpec
-from orchestrator.runtimes.base import Process, Runtime
+from orchestrator.runtimes.base import Process
 from orchestrator.runtimes.identity import is_alive
-from orchestrator.runtimes.probe import Attested
+from orchestrator.runtimes.probe import Attested, EraRefusedError
 
 ENGINE_POLL_SECONDS: Final = 1.0
 KILL_SECONDS: Final = 10.0
@@ -51,58 +49,60 @@ GONE_SECONDS: Final = 1.0
 SHORT_ABSENCE_SECONDS: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What every keeper works with.
+class _Place(Enum):
+    """Where a process stands toward the gateway."""
 
-    Attributes:
-        runtime: The engine.
-        publisher: Where routes go.
-        state: What survives a crash.
-        probe: Asks a process for its tools over its own channel, before it has traffic; a record
-            says that an earlier run opened it already.
-        secrets: Resolves the secrets of a spec, complete; raises SecretError.
-        log_of: Tells where a role's instance writes its log.
-        clock: Time.
-        log: Structured log.
-        changed: Called after every change that a person would see.
-        secret_poll_seconds: How often a role looks for a secret that was missing.
-    """
-
-    runtime: Runtime
-    publisher: Publisher
-    state: StateFile
-    probe: Callable[[Process, WorkloadSpec, EraChoice, ProcessRecord | None], Awaitable[Attested]]
-    secrets: Callable[[WorkloadSpec], Awaitable[Mapping[SecretName, SecretStr]]]
-    log_of: Callable[[str], Path]
-    clock: Clock
-    log: FilteringBoundLogger
-    changed: Callable[[], None]
-    secret_poll_seconds: float = 5.0
+    HIDDEN = auto()  # the gateway never heard of it: the keeper itself may talk to it
+    ROUTED = auto()  # the gateway talks to it
+    WITHDRAWN = auto()  # the gateway finishes with it; nothing is launched in its place
 
 
 @final
 class Keeper:
-    """One generation of one role's instance.
+    """One process of a role, and those that follow it when it ends.
 
     `run` works until it is cancelled; everything else may be called at any time from the same
-    event loop. While `active` is false the keeper readies its process and publishes nothing: that
-    is how a replacement is brought up beside the generation that still serves.
+    event loop. A keeper readies its process and does not care whether it has traffic: who builds
+    the route tells it by `expose` and `withdraw`.
     """
 
-    def __init__(self, spec: WorkloadSpec, services: Services, *, active: bool) -> None:
-        """Remember what to keep."""
+    def __init__(
+        self,
+        spec: WorkloadSpec,
+        services: Services,
+        changed: Callable[[], None],
+        *,
+        owner: str = "",
+        on_era_refused: Callable[[], None] | None = None,
+    ) -> None:
+        """Remember what to keep.
+
+        Args:
+            spec: The workload.
+            services: What it works with.
+            changed: Called after every change.
+            owner: Whose alone the process is; empty for everybody's.
+            on_era_refused: Called when the server does not speak the era of the spec; nothing is
+                tried any more then. Without it that is a failure like any other.
+        """
         self.spec = spec
-        self.active = active
+        self.owner = owner
         self.phase = Phase.STARTING
         self.detail = ""
         self.hint = ""
         self.restarts = 0
         self.process: Process | None = None
+        self.live: Live | None = None  # what it showed when it was attested last
         self._services = services
+        self._changed = changed
+        self._on_era_refused = on_era_refused
         self._log = services.log.bind(workload=spec.name, role=spec.role)
+        if owner:
+            self._log = self._log.bind(owner=owner)
+        self._place = _Place.HIDDEN
         self._record: ProcessRecord | None = None
         self._attested = Attestation((), ())
+        self._said: tuple[Era, str] = ("legacy", "")
         self._history = History()
         self._secrets: Mapping[SecretName, SecretStr] = {}
         self._log_begin = 0
@@ -110,8 +110,9 @@ class Keeper:
         self._retry_at: float | None = None
         self._failed_once = False
         self._may_adopt = True
-        self._ends: dict[int, int | None] = {}
-        self._end_seen = anyio.Event()
+        self._was_hidden = False
+        self._inside: anyio.CancelScope | None = None
+        self._ends = Ends()
         self._tools_changed = anyio.Event()
         self._moved = anyio.Event()
 
@@ -128,10 +129,58 @@ class Keeper:
             case _:
                 return True
 
-    def status(self, url: str) -> RoleStatus:
-        """Tell where the workload stands."""
+    @property
+    def is_ready(self) -> bool:
+        """Whether the process may take calls."""
+        return self.phase is Phase.READY
+
+    @property
+    def is_coming(self) -> bool:
+        """Whether a caller may wait for the process."""
         now = self._services.clock.monotonic()
-        ready = self.phase is Phase.READY and self._ready_since is not None
+        soon = self._retry_at is None or self._retry_at - now < SHORT_ABSENCE_SECONDS
+        return soon and self.phase in {Phase.STARTING, Phase.BACKOFF, Phase.CRASH_LOOPING}
+
+    @property
+    def tools(self) -> tuple[JsonObject, ...]:
+        """The attested tools; they stay known while the process is away."""
+        # A caller that lists them while the instance comes back is answered.
+        return () if self.phase is Phase.QUARANTINED else self._attested.tools
+
+    @property
+    def era(self) -> Era | None:
+        """The era that the process speaks, or the last one did; None while nobody knows."""
+        if self._record is not None:
+            return self._record.era
+        if self.spec.era != "auto":
+            return self.spec.era
+        return self._services.state.state.eras.get(self.spec.server)
+
+    @property
+    def ready_since(self) -> float | None:
+        """Monotonic seconds since when the process has been ready."""
+        return self._ready_since
+
+    def ref(self) -> TargetRef | None:
+        """Tell how the gateway reaches the process, None while it may take no calls."""
+        process, record = self.process, self._record
+        if not self.is_ready or process is None or record is None:
+            return None
+        return TargetRef(
+            workload=self.spec.name,
+            pid=process.pid,
+            directory=process.directory,
+            era=record.era,
+            protocol_version=record.protocol_version,
+            server_info=record.server_info,
+            capabilities=record.capabilities,
+            instructions=record.instructions,
+            owner=self.owner,
+        )
+
+    def status(self, url: str) -> RoleStatus:
+        """Tell where the role stands whose serving process this is."""
+        now = self._services.clock.monotonic()
         return RoleStatus(
             role=self.spec.role,
             state=self.phase,
@@ -141,17 +190,38 @@ class Keeper:
             server=self.spec.server,
             bands=self.spec.bands,
             mode=self.spec.mode,
-            tools=tuple(str(tool["name"]) for tool in self._attested.tools) if ready else (),
-            missing=self._attested.missing if ready else (),
+            tools=(
+                tuple(str(tool["name"]) for tool in self._attested.tools) if self.is_ready else ()
+            ),
+            missing=self._attested.missing if self.is_ready else (),
             pid=self.process.pid if self.process else None,
             generation=self.spec.generation,
             restarts=self.restarts,
-            uptime_seconds=round(now - (self._ready_since or now), 3) if ready else None,
+            uptime_seconds=self._uptime(now),
             retry_in_seconds=(
                 round(max(0.0, self._retry_at - now), 3) if self._retry_at is not None else None
             ),
+            instances=self.spec.sharing,
             url=url,
         )
+
+    def process_status(self) -> ProcessStatus:
+        """Tell where a further process of a role stands."""
+        return ProcessStatus(
+            workload=self.spec.name,
+            state=self.phase,
+            detail=self.detail,
+            era=self.era or "",
+            owner=self.owner,
+            pid=self.process.pid if self.process else None,
+            restarts=self.restarts,
+            uptime_seconds=self._uptime(self._services.clock.monotonic()),
+        )
+
+    def _uptime(self, now: float) -> float | None:
+        if not self.is_ready or self._ready_since is None:
+            return None
+        return round(now - self._ready_since, 3)
 
     async def settled(self) -> None:
         """Wait until the state is one that stays."""
@@ -160,18 +230,26 @@ class Keeper:
 
     def note_exit(self, pid: int, code: int | None) -> None:
         """Take the news that a process of this workload ended."""
-        self._ends[pid] = code
-        event, self._end_seen = self._end_seen, anyio.Event()
-        event.set()
+        self._ends.note(pid, code)
 
     def note_tools_changed(self) -> None:
         """Take the news that the live server says its tools changed."""
         self._tools_changed.set()
 
-    def activate(self) -> None:
-        """Publish from now on, beginning with the present route."""
-        self.active = True
-        self._publish()
+    def expose(self) -> None:
+        """Leave the process to the gateway from now on; call it before the gateway is told."""
+        if self._place is not _Place.HIDDEN:
+            return
+        self._place = _Place.ROUTED
+        if self._inside is not None:
+            self._inside.cancel()
+        if self._was_hidden:
+            # It stood by: what it says of its tools by now was heard by nobody.
+            self._tools_changed.set()
+
+    def withdraw(self) -> None:
+        """Leave the process to those who end it."""
+        self._place = _Place.WITHDRAWN
 
     # The loop.
 
@@ -187,6 +265,8 @@ class Keeper:
                 self._log.exception("keeper failed")
                 self._failed_once = True
                 detail = f"unexpected {type(error).__name__} of the control plane"
+                # It is killed before the next launch, as one that nobody remembers.
+                self._let_go(detail)
                 self._move(Phase.BACKOFF, detail, "See `agents logs --daemon`.")
                 await anyio.sleep(ENGINE_POLL_SECONDS)
 
@@ -200,24 +280,23 @@ class Keeper:
             await self._after_exit(code)
         except AttestationError as error:
             await self._quarantine(error)
-        except SecretError as error:
+        except (SecretError, StateCorruptError) as error:
             await self._block(error)
         except RuntimeUnavailableError:
             raise
+        except EraRefusedError as error:
+            if self._on_era_refused is None:
+                await self._after_failure(error)
+            else:
+                self._on_era_refused()
+                await anyio.sleep_forever()
         except AgentsError as error:
             await self._after_failure(error)
-        except Exception as error:  # noqa: BLE001  whatever one server brings about ends its role only
-            self._log.exception("instance not understood")
-            await self._after_failure(
-                WorkloadNotReadyError(
-                    f"unexpected {type(error).__name__} of the control plane",
-                    hint="See `agents logs --daemon`.",
-                )
-            )
 
     async def _obtain(self) -> Process:
         """Adopt the running process, or launch one."""
         services, spec = self._services, self.spec
+        _ = services.pins.open(spec)
         if self.phase is not Phase.BLOCKED:  # it stays so until nothing is missing any more
             self._move(Phase.STARTING, "")
         observed = (await services.runtime.observe()).get(spec.name)
@@ -240,7 +319,6 @@ class Keeper:
                 return self.process
             # Launched, and nobody remembers how far it came: it never had traffic from us.
             await self._kill(observed.pid)
-        services.state.drop_process(spec.name)
         self._secrets = await services.secrets(spec)
         if self.phase is Phase.BLOCKED:
             self._move(Phase.STARTING, "")
@@ -248,17 +326,17 @@ class Keeper:
         await services.runtime.start(spec)
         self.process = None
         self._record = None
-        self._ends.clear()
+        self._ends.forget()
         self.process = await services.runtime.launch(spec, self._secrets)
         self._log.info("instance launched", pid=self.process.pid)
         services.changed()
         return self.process
 
     async def _make_ready(self, process: Process) -> None:
-        """Probe, attest, remember and route the process."""
+        """Probe, attest and remember the process."""
         services, spec = self._services, self.spec
-        era = services.state.state.eras.get(spec.server)
-        chosen = spec.era if spec.era != "auto" or era is None else era
+        known = services.state.state.eras.get(spec.server)
+        chosen = spec.era if spec.era != "auto" or known is None else known
         begun = services.clock.monotonic()
         try:
             opened = await self._unless_it_ends(
@@ -266,14 +344,13 @@ class Keeper:
             )
         except (UpstreamError, WorkloadNotReadyError):
             if chosen != spec.era:  # it was remembered, and may be of another version
-                eras = dict(services.state.state.eras)
-                _ = eras.pop(spec.server, None)
-                services.state.update(eras=eras)
+                services.state.forget_eras(spec.server)
             raise
-        self._attested = attest(spec, opened.tools)
+        self._said = (opened.era, opened.instructions)
+        self._attest(opened.tools)
         now = services.clock.now().timestamp()
         ready_at = self._record.ready_at if self._record is not None else now
-        record = ProcessRecord(
+        self._record = ProcessRecord(
             pid=process.pid,
             started=process.started,
             boot_id=process.boot_id,
@@ -281,14 +358,13 @@ class Keeper:
             era=opened.era,
             protocol_version=opened.protocol_version,
             server_info=opened.server_info,
+            capabilities=opened.capabilities,
+            instructions=opened.instructions,
+            owner=self.owner,
             restarts=self.restarts,
             ready_at=ready_at,
         )
-        self._record = record
-        if services.state.state.processes.get(spec.name) != record:
-            services.state.keep_process(spec.name, record)
-        if era != opened.era and spec.era == "auto":
-            services.state.update(eras={**services.state.state.eras, spec.server: opened.era})
+        self._remember(self._record)
         # An adopted process has been ready for a while.
         self._ready_since = services.clock.monotonic() - max(0.0, now - ready_at)
         self._move(Phase.READY, "")
@@ -302,6 +378,27 @@ class Keeper:
             seconds=round(services.clock.monotonic() - begun, 3),
         )
 
+    def _attest(self, listed: tuple[JsonObject, ...]) -> None:
+        """Hold a live list against what the role was promised.
+
+        Raises:
+            AttestationError: The server shows tools that it must not have.
+            UpstreamProtocolError: It says more of them than anybody could look at.
+        """
+        attested = attest(self.spec, listed)
+        era, instructions = self._said
+        self.live = self._services.pins.see(self.spec, era, attested.tools, instructions)
+        if attested != self._attested:  # whoever compares finds the same object where it is one
+            self._attested = attested
+
+    def _remember(self, record: ProcessRecord) -> None:
+        state, spec = self._services.state, self.spec
+        news: dict[str, object] = {}
+        if spec.era == "auto" and state.state.eras.get(spec.server) != record.era:
+            news["eras"] = {**state.state.eras, spec.server: record.era}
+        if news or state.state.processes.get(spec.name) != record:
+            state.keep_process(spec.name, record, **news)
+
     async def _watch(self, process: Process) -> int | None:
         """Return the exit code when the process ends.
 
@@ -310,27 +407,61 @@ class Keeper:
             WorkloadNotReadyError: It lives and does not answer.
             UpstreamError: It does not list its tools after a change.
         """
+        self._was_hidden = self._place is _Place.HIDDEN
         plane = await self._services.publisher.plane()
         vigil = Vigil(self.spec, process.pid, plane, self._services.clock)
         while True:
-            ended: bool | None = None
             with anyio.move_on_after(self.spec.probe.every.total_seconds()):
-                ended = await self._ended_or_tools_changed(process)
-            if ended:
-                return self._ends.pop(process.pid)
-            if not self.active:
-                continue  # no traffic yet, or no more
-            if ended is False:
-                await self._attest_again(process, plane)
-                continue
-            match await vigil.look():
-                case Sign.ALIVE | Sign.SILENT:
+                await self._news_of(process)
+            if process.pid in self._ends:
+                return self._ends.take(process.pid)
+            changed = self._tools_changed.is_set()
+            if changed:
+                self._tools_changed = anyio.Event()
+            match self._place:
+                case _Place.WITHDRAWN:
                     pass
-                case Sign.LOST:
-                    await self._expect_end(process)
-                case Sign.WEDGED:
-                    self._log.error("instance wedged", pid=process.pid, misses=vigil.misses)
-                    raise WorkloadNotReadyError("it was alive and silent, and is being replaced")
+                case _Place.HIDDEN:
+                    await self._look_inside(process)
+                case _Place.ROUTED if changed:
+                    await self._attest_again(process, plane)
+                case _Place.ROUTED:
+                    await self._look(process, vigil)
+
+    async def _look(self, process: Process, vigil: Vigil) -> None:
+        """Look for a sign of life through the gateway.
+
+        Raises:
+            WorkloadNotReadyError: There has been none for too long.
+        """
+        match await vigil.look():
+            case Sign.ALIVE | Sign.SILENT:
+                pass
+            case Sign.LOST if self._place is _Place.ROUTED:
+                await self._expect_end(process)
+            case Sign.LOST:
+                pass  # let go of by the gateway, as it was withdrawn meanwhile
+            case Sign.WEDGED:
+                self._log.error("instance wedged", pid=process.pid, misses=vigil.misses)
+                raise WorkloadNotReadyError("it was alive and silent, and is being replaced")
+
+    async def _look_inside(self, process: Process) -> None:
+        """Ask a process that stands by for its tools, over its own channel.
+
+        Raises:
+            AttestationError: It shows tools that it must not have.
+            WorkloadNotReadyError: It does not answer.
+            UpstreamError: It answers against the protocol.
+        """
+        services = self._services
+        with anyio.CancelScope() as self._inside:
+            opened = await unless(
+                lambda: self._ends.wait(process.pid),
+                lambda: services.probe(process, self.spec, self.spec.era, self._record),
+            )
+            if opened is not None:
+                self._attest(opened[0].tools)
+        self._inside = None
 
     async def _expect_end(self, process: Process) -> None:
         """Wait for the end of a process that the gateway does not reach any more.
@@ -339,7 +470,7 @@ class Keeper:
             WorkloadNotReadyError: It did not end.
         """
         with anyio.move_on_after(GONE_SECONDS):
-            await self._end_of(process.pid)
+            await self._ends.wait(process.pid)
             return
         raise WorkloadNotReadyError("the gateway lost the connection to it")
 
@@ -349,7 +480,7 @@ class Keeper:
         try:
             with anyio.fail_after(startup):
                 listed = await unless(
-                    lambda: self._end_of(process.pid), lambda: plane.list_tools(name)
+                    lambda: self._ends.wait(process.pid), lambda: plane.list_tools(name)
                 )
         except TimeoutError as error:
             raise WorkloadNotReadyError(
@@ -357,22 +488,17 @@ class Keeper:
             ) from error
         if listed is None:
             return
-        self._attested = attest(self.spec, listed[0])
+        self._attest(listed[0])
         self._log.info("tools attested again", tools=len(self._attested.tools))
-        self._publish()
-        self._services.changed()
+        self._changed()
         # One that announces changes without end must not keep everybody busy.
         with anyio.move_on_after(ATTEST_SECONDS):
-            await self._end_of(process.pid)
+            await self._ends.wait(process.pid)
 
-    async def _ended_or_tools_changed(self, process: Process) -> bool:
-        """Wait for one of the two; True when the process ended."""
-        while process.pid not in self._ends:
-            if self._tools_changed.is_set():
-                self._tools_changed = anyio.Event()
-                return False
-            _ = await unless(self._tools_changed.wait, self._end_seen.wait)
-        return True
+    async def _news_of(self, process: Process) -> None:
+        """Wait until the process ends, or says that its tools changed."""
+        if not self._tools_changed.is_set():
+            _ = await unless(self._tools_changed.wait, lambda: self._ends.wait(process.pid))
 
     async def _unless_it_ends(
         self, process: Process, work: Callable[[], Awaitable[Attested]]
@@ -381,7 +507,9 @@ class Keeper:
         done: tuple[Attested] | None = None
         failure: AgentsError | None = None
         try:
-            done = await unless(lambda: self._end_of(process.pid), work)
+            done = await unless(lambda: self._ends.wait(process.pid), work)
+        except EraRefusedError:
+            raise
         except AgentsError as error:
             failure = error
         if done is not None:
@@ -389,31 +517,32 @@ class Keeper:
         if failure is not None and process.pid not in self._ends:
             raise failure
         # However the work failed: that the process ended says more.
-        code = self._ends.pop(process.pid)
+        code = self._ends.take(process.pid)
         self.process = None
-        raise _EndedError(self.spec.name, code)
-
-    async def _end_of(self, pid: int) -> None:
-        while pid not in self._ends:
-            await self._end_seen.wait()
+        raise EndedError(self.spec.name, code)
 
     async def _after_exit(self, code: int | None) -> None:
         """A process that had been ready is gone."""
-        process, self.process = self.process, None
         sentence = f"it ended by itself ({describe_exit(code)})"
-        if process is not None:
-            self._services.publisher.lose(self.spec.name, process.pid, sentence)
+        self._let_go(sentence)
         await self._wait_before_retry(sentence + self._last_words(code), code)
 
     async def _after_failure(self, error: AgentsError) -> None:
         """A process never became ready, or could not be launched."""
-        self._failed_once = self._failed_once or not isinstance(error, _EndedError)
+        self._failed_once = self._failed_once or not isinstance(error, EndedError)
         if self.process is not None:
             await self._kill(self.process.pid)
-            self._services.publisher.lose(self.spec.name, self.process.pid, str(error))
-            self.process = None
-        code = error.exit if isinstance(error, _EndedError) else None
+            self._let_go(str(error))
+        code = error.exit if isinstance(error, EndedError) else None
         await self._wait_before_retry(str(error) + self._last_words(code), code, error.hint or "")
+
+    def _let_go(self, reason: str) -> None:
+        """Tell the gateway that the process is gone."""
+        process, self.process = self.process, None
+        if process is not None:
+            self._services.publisher.lose(self.spec.name, process.pid, reason)
+        if self._place is _Place.ROUTED:
+            self._place = _Place.HIDDEN
 
     def _last_words(self, code: int | None) -> str:
         """Quote the log of a process that ended with an error; a killed one had no say."""
@@ -436,7 +565,6 @@ class Keeper:
             ready_for=ready_for,
             jitter=random.random(),  # noqa: S311  spreads restarts, guards nothing
         )
-        services.state.drop_process(spec.name)
         self._log.warning(
             "instance failed",
             detail=detail,
@@ -458,6 +586,8 @@ class Keeper:
         phase = Phase.CRASH_LOOPING if verdict.looping else Phase.BACKOFF
         self._retry_at = now + verdict.delay
         self._move(phase, detail, hint)
+        if self._place is _Place.WITHDRAWN:
+            await anyio.sleep_forever()
         await anyio.sleep(verdict.delay)
         self._retry_at = None
 
@@ -466,16 +596,14 @@ class Keeper:
         self._ready_since = None
         self._log.error("instance quarantined", tools=error.tools)
         self._move(Phase.QUARANTINED, str(error), error.hint or "")
-        self._services.state.drop_process(self.spec.name)
         await self._stop_for_good(QUARANTINE_GRACE)
-        if self.process is not None:
-            self._services.publisher.lose(self.spec.name, self.process.pid, str(error))
-            self.process = None
+        self._let_go(str(error))
         self._services.changed()
         await anyio.sleep_forever()
 
     async def _stop_for_good(self, grace: timedelta) -> None:
         """Have the engine end and forget the workload, as soon as there is an engine."""
+        self._services.state.forget_process(self.spec.name)
         while True:
             try:
                 await self._services.runtime.stop(self.spec.name, grace)
@@ -484,7 +612,7 @@ class Keeper:
             else:
                 return
 
-    async def _block(self, error: SecretError) -> None:
+    async def _block(self, error: SecretError | StateCorruptError) -> None:
         """Something it needs is missing: look again now and then."""
         if self.phase is not Phase.BLOCKED or self.detail != str(error):
             self._log.warning("instance blocked", detail=str(error))
@@ -495,64 +623,10 @@ class Keeper:
         """Kill the process group and wait until the engine has reaped it."""
         await self._services.runtime.signal(self.spec.name, signal.SIGKILL)
         with anyio.move_on_after(KILL_SECONDS):
-            await self._end_of(pid)
+            await self._ends.wait(pid)
 
     def _move(self, phase: Phase, detail: str, hint: str = "") -> None:
         self.phase, self.detail, self.hint = phase, detail, hint
-        self._publish()
         event, self._moved = self._moved, anyio.Event()
         event.set()
-        self._services.changed()
-
-    def _publish(self) -> None:
-        if not self.active:
-            return
-        self._services.publisher.publish(self._route())
-
-    def _route(self) -> Route:
-        spec = self.spec
-        if self.phase is Phase.READY and self.process is not None and self._record is not None:
-            return Route(
-                spec.role,
-                spec.server,
-                TargetRef(
-                    spec.name,
-                    self.process.pid,
-                    self.process.directory,
-                    self._record.era,
-                    self._record.protocol_version,
-                    self._record.server_info,
-                ),
-                self._attested.tools,
-                MappingProxyType(dict(spec.tools)),
-            )
-        now = self._services.clock.monotonic()
-        soon = self._retry_at is None or self._retry_at - now < SHORT_ABSENCE_SECONDS
-        waits = soon and self.phase in {Phase.STARTING, Phase.BACKOFF, Phase.CRASH_LOOPING}
-        # The tools stay known: a caller that lists them while the instance comes back is answered.
-        known = () if self.phase is Phase.QUARANTINED else self._attested.tools
-        classes = MappingProxyType(dict(spec.tools))
-        return Route(spec.role, spec.server, None, known, classes, str(self.phase), waits)
-
-
-@final
-class _EndedError(WorkloadError):
-    """The process ended before it was ready."""
-
-    code = "workload.start"
-
-    def __init__(self, workload: WorkloadName, code: int | None) -> None:
-        super().__init__(f"{workload} ended before it was ready ({describe_exit(code)})")
-        self.exit: int | None = code
-
-
-def describe_exit(code: int | None) -> str:
-    """Say how a process ended, in words."""
-    if code is None:
-        return "exit status unknown"
-    if code >= 0:
-        return f"exit status {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"killed by signal {-code}"
+        self._changed()

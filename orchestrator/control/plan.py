@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from orchestrator.model.names import RoleName
 from orchestrator.model.workload import WorkloadSpec
+
+# Given by the control plane itself.
+_OWN: Final = frozenset({"generation", "part"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +18,16 @@ class Start:
     role: RoleName
     spec: WorkloadSpec
     verb: Literal["start"] = "start"
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Decide a role's calls by another policy; its processes stay."""
+
+    role: RoleName
+    spec: WorkloadSpec
+    changes: tuple[str, ...] = ("policy",)
+    verb: Literal["update"] = "update"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,22 +48,32 @@ class Remove:
     verb: Literal["remove"] = "remove"
 
 
-Action: TypeAlias = Start | Replace | Remove
+Action: TypeAlias = Start | Update | Replace | Remove
 
 
 def changes(old: WorkloadSpec, new: WorkloadSpec) -> tuple[str, ...]:
-    """Name the fields in which two specs differ, generation aside, in the model's order."""
-    return tuple(
+    """Name what differs between two specs, in the model's order.
+
+    Returns:
+        Names of fields. A policy counts as two: `asks`, of which processes are told when they are
+        opened, and `policy` for all the rest, which is no concern of theirs.
+    """
+    found = [
         name
         for name in WorkloadSpec.model_fields
-        if name != "generation" and getattr(old, name) != getattr(new, name)
-    )
+        if name not in _OWN and name != "policy" and getattr(old, name) != getattr(new, name)
+    ]
+    if old.policy.asks != new.policy.asks:
+        found.append("asks")
+    if old.policy != new.policy.model_copy(update={"asks": old.policy.asks}):
+        found.append("policy")
+    return tuple(found)
 
 
 def plan(
     desired: Mapping[RoleName, WorkloadSpec], current: Mapping[RoleName, WorkloadSpec]
 ) -> tuple[Action, ...]:
-    """Tell what has to be done, in order: starts and replacements by name, then removals.
+    """Tell what has to be done, in order: starts, updates and replacements by name, then removals.
 
     Args:
         desired: What should run; generations are not looked at.
@@ -65,7 +88,11 @@ def plan(
         old = current.get(role)
         if old is None:
             actions.append(Start(role, spec))
-        elif different := changes(old, spec):
+            continue
+        different = changes(old, spec)
+        if different == ("policy",):
+            actions.append(Update(role, spec))
+        elif different:
             actions.append(Replace(role, spec, different))
     actions.extend(Remove(role) for role in sorted(current) if role not in desired)
     return tuple(actions)

@@ -10,7 +10,7 @@ from orchestrator.control.dataplane import DataPlane
 from orchestrator.control.state import StateFile
 from orchestrator.errors import StateUnwritableError
 from orchestrator.model.names import RoleName, WorkloadName
-from orchestrator.model.snapshot import EMPTY, Route, Snapshot
+from orchestrator.model.snapshot import EMPTY, Pulse, Route, Snapshot
 
 _ROOM: Final = 1_000
 
@@ -54,6 +54,10 @@ class Publisher:
         """Tell the gateway, if there is one yet, that a process is gone."""
         if self._plane is not None:
             self._plane.lose(workload, pid, reason)
+
+    def pulse(self, workload: WorkloadName) -> Pulse | None:
+        """Tell what the gateway knows of a workload's life, None if it does not know it (yet)."""
+        return None if self._plane is None else self._plane.pulse(workload)
 
     def publish(self, route: Route) -> None:
         """Replace one role's route."""

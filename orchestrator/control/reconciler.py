@@ -10,8 +10,10 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from orchestrator.control.bootstrap import Bootstraps
-from orchestrator.control.keeper import Keeper, Services
-from orchestrator.control.plan import Remove, Replace, Start, plan
+from orchestrator.control.generation import names_of
+from orchestrator.control.keeper import Keeper
+from orchestrator.control.plan import Action, Remove, Replace, Start, Update, plan
+from orchestrator.control.services import Services
 from orchestrator.control.slot import Slot
 from orchestrator.errors import (
     AgentsError,
@@ -21,6 +23,8 @@ from orchestrator.errors import (
 )
 from orchestrator.model.desired import Desired
 from orchestrator.model.names import RoleName, WorkloadName
+from orchestrator.model.rules import RolePolicy
+from orchestrator.model.snapshot import Era
 from orchestrator.model.status import RoleStatus
 from orchestrator.model.workload import EngineState, Phase, WorkloadExit, WorkloadSpec
 from orchestrator.runtimes.base import FeedGap
@@ -81,6 +85,21 @@ class Reconciler:
         if keeper is not None:
             keeper.note_tools_changed()
 
+    def note_wanted(self, role: RoleName, era: Era, owner: str) -> None:
+        """Take the news that a caller needs a process of an era, and of an owner where that counts.
+
+        Called as often as anybody likes, from the event loop.
+        """
+        slot = self._slots.get(role)
+        if slot is not None:
+            slot.want(era, owner)
+
+    def note_unwanted(self, role: RoleName, owner: str) -> None:
+        """Take the news that an owner will not call any more."""
+        slot = self._slots.get(role)
+        if slot is not None:
+            slot.unwant(owner)
+
     async def change(self) -> None:
         """Wait for the next change that a person would see."""
         await self._change.wait()
@@ -91,7 +110,9 @@ class Reconciler:
         async with anyio.create_task_group() as group:
             self._group = group
             await group.start(self._follow_exits)
-            wanted = {spec.name for spec in state.state.roles.values()}
+            roles = state.state.roles.values()
+            wanted = {name for spec in roles for name in names_of(spec, state.state)}
+            state.keep_only(wanted)
             for name in (await runtime.observe()).keys() - wanted:
                 await runtime.stop(name, STRAY_GRACE)
             swept = await runtime.sweep(wanted)
@@ -120,19 +141,11 @@ class Reconciler:
             state.update(bootstraps=desired.bootstraps)
             self._bootstraps.begin(desired.bootstraps, self._tasks())
             current = {role: slot.spec for role, slot in self._slots.items()}
-            work: list[Callable[[], Awaitable[None]]] = []
-            touched: set[RoleName] = set()
-            for action in plan(desired.roles, current):
-                touched.add(action.role)
-                match action:
-                    case Start(role, spec):
-                        self._start(role, spec)
-                    case Replace(role, spec):
-                        work.append(self._replacement(role, spec))
-                    case Remove(role):
-                        work.append(self._removal(role))
+            actions = plan(desired.roles, current)
+            touched = {action.role for action in actions}
+            work = [step for action in actions if (step := self._begin(action)) is not None]
             for role, slot in self._slots.items():
-                if role not in touched and slot.keepers()[0].phase in _STUCK:
+                if role not in touched and slot.phase in _STUCK:
                     work.append(self._replacement(role, slot.spec))
             await self._all(work)
 
@@ -149,6 +162,8 @@ class Reconciler:
                 known = ", ".join(sorted(self._slots)) or "none"
                 raise NotRunningError(f"role {role} is not running here; running: {known}")
             self._bootstraps.begin(self._services.state.state.bootstraps, self._tasks())
+            # Whoever restarts it may have put another program in its place.
+            self._services.state.forget_eras(slot.spec.server)
             await self._replacement(role, slot.spec)()
 
     async def shutdown(self) -> None:
@@ -183,6 +198,21 @@ class Reconciler:
             raise NotRunningError("the control plane has not begun")
         return self._group
 
+    def _begin(self, action: Action) -> Callable[[], Awaitable[None]] | None:
+        """Do the part of an action that takes no time, and tell the rest of it."""
+        match action:
+            case Start(role, spec):
+                self._start(role, spec)
+                return None
+            case Update(role, spec):
+                return self._update(role, spec.policy)
+            case Replace(role, spec, changes):
+                if "argv" in changes:  # another program may speak other eras
+                    self._services.state.forget_eras(spec.server)
+                return self._replacement(role, spec)
+            case Remove(role):
+                return self._removal(role)
+
     def _start(self, role: RoleName, spec: WorkloadSpec) -> None:
         fresh = self._next(role, spec)
         self._services.state.keep_role(role, fresh)
@@ -195,6 +225,12 @@ class Reconciler:
     def _replacement(self, role: RoleName, spec: WorkloadSpec) -> Callable[[], Awaitable[None]]:
         async def work() -> None:
             await self._slots[role].replace(self._next(role, spec))
+
+        return work
+
+    def _update(self, role: RoleName, policy: RolePolicy) -> Callable[[], Awaitable[None]]:
+        async def work() -> None:
+            self._slots[role].adopt_policy(policy)
 
         return work
 

@@ -5,28 +5,15 @@ from typing import final
 import anyio
 from anyio.abc import TaskGroup
 
-from orchestrator.control.keeper import Keeper, Services
+from orchestrator.control.generation import Generation
+from orchestrator.control.keeper import Keeper
+from orchestrator.control.services import Services
 from orchestrator.errors import AgentsError, WorkloadNotReadyError
 from orchestrator.model.names import RoleName, WorkloadName
+from orchestrator.model.rules import RolePolicy
+from orchestrator.model.snapshot import Era, Route
 from orchestrator.model.status import RoleStatus
 from orchestrator.model.workload import Phase, WorkloadSpec
-
-
-@final
-class _Running:
-    """A keeper with the task that runs it."""
-
-    def __init__(self, keeper: Keeper) -> None:
-        self.keeper = keeper
-        self.scope = anyio.CancelScope()
-        self.done = anyio.Event()
-
-    async def run(self) -> None:
-        try:
-            with self.scope:
-                await self.keeper.run()
-        finally:
-            self.done.set()
 
 
 @final
@@ -38,24 +25,31 @@ class Slot:
         self.role: RoleName = spec.role
         self._services = services
         self._group = group
-        self._successor: _Running | None = None
+        self._successor: Generation | None = None
         self._refused = ""
-        self._current = self._begin(spec, active=True)
+        self._published: Route | None = None
+        self._is_stopped = False
+        self._current = self._begin(spec)
 
     @property
     def spec(self) -> WorkloadSpec:
         """The generation that serves."""
-        return self._current.keeper.spec
+        return self._current.spec
+
+    @property
+    def phase(self) -> Phase:
+        """Where the process stands that speaks for the role."""
+        return self._current.serving.phase
 
     @property
     def is_settled(self) -> bool:
         """Whether nothing is under way."""
-        return self._successor is None and self._current.keeper.is_settled
+        return self._successor is None and self._current.serving.is_settled
 
     def keepers(self) -> tuple[Keeper, ...]:
-        """Tell the keepers at work, the serving one first."""
-        both = (self._current, self._successor)
-        return tuple(running.keeper for running in both if running is not None)
+        """Tell every keeper at work."""
+        successors = () if self._successor is None else self._successor.keepers()
+        return (*self._current.keepers(), *successors)
 
     def keeper_of(self, workload: WorkloadName) -> Keeper | None:
         """Find the keeper of a workload."""
@@ -63,17 +57,35 @@ class Slot:
 
     def status(self, url: str) -> RoleStatus:
         """Tell where the role stands."""
-        status = self._current.keeper.status(url)
+        status = self._current.status(url)
         if self._successor is None:
             if self._refused and not status.detail:
                 return status.model_copy(
                     update={"detail": f"the last change was not taken: {self._refused}"}
                 )
             return status
-        generation = self._successor.keeper.spec.generation
+        generation = self._successor.spec.generation
         return status.model_copy(
             update={"settled": False, "detail": f"generation {generation} is being readied"}
         )
+
+    def want(self, era: Era, owner: str) -> None:
+        """Have a process for an era and an owner, where that makes sense."""
+        self._current.want(era, owner)
+
+    def unwant(self, owner: str) -> None:
+        """End the processes of an owner who needs none any more."""
+        self._current.unwant(owner)
+
+    def adopt_policy(self, policy: RolePolicy) -> None:
+        """Let calls be decided by another policy from now on; no process is touched.
+
+        What the server may ask stays as its processes were told.
+        """
+        policy = policy.model_copy(update={"asks": self.spec.policy.asks})
+        self._services.state.keep_role(self.role, self.spec.model_copy(update={"policy": policy}))
+        self._current.adopt_policy(policy)
+        self._publish()
 
     async def replace(self, spec: WorkloadSpec) -> None:
         """Bring up another generation, switch to it, drain and stop the old one.
@@ -82,30 +94,32 @@ class Slot:
             WorkloadNotReadyError: The new generation did not become ready; the old one serves on.
         """
         state = self._services.state
-        if self._current.keeper.phase is not Phase.READY:
-            # There is no traffic to protect.
+        if not self._current.has_traffic:
+            # There is nothing to protect.
             try:
-                await self._end(self._current)
+                await self._current.end()
             except AgentsError:
                 # It could not be ended: somebody has to go on keeping it.
-                self._current = self._begin(self.spec, active=True)
+                self._current = self._begin(self.spec)
                 raise
             state.keep_role(self.role, spec)
             self._refused = ""
-            self._current = self._begin(spec, active=True)
+            self._current = self._begin(spec)
             return
-        self._successor = successor = self._begin(spec, active=False)
+        if spec.policy != self.spec.policy:  # it holds, whatever becomes of the processes
+            self.adopt_policy(spec.policy)
+        self._successor = successor = self._begin(spec)
         problem: WorkloadNotReadyError | None = None
         try:
-            await successor.keeper.settled()
-            if successor.keeper.phase is not Phase.READY:
-                problem = self._refusal(successor.keeper)
+            await successor.settled()
+            if not successor.serving.is_ready:
+                problem = self._refusal(successor.serving)
                 self._refused = str(problem)
         finally:
-            if successor.keeper.phase is not Phase.READY and not self._takes_power(spec):
+            if not successor.serving.is_ready and not self._takes_power(spec):
                 self._successor = None
                 with anyio.CancelScope(shield=True):
-                    await self._end(successor)
+                    await successor.end()
                 self._services.changed()
         if problem is not None and not self._takes_power(spec):
             raise problem
@@ -113,14 +127,14 @@ class Slot:
         state.keep_role(self.role, spec)
         previous, self._current = self._current, successor
         self._successor = None
-        successor.keeper.activate()
-        previous.keeper.active = False
+        self._publish()
+        previous.withdraw()
         self._services.changed()
         try:
-            await self._drain(previous.keeper.spec)
+            await previous.drain()
         finally:
             with anyio.CancelScope(shield=True):
-                await self._end(previous)
+                await previous.end()
         if problem is not None:
             raise problem
 
@@ -139,32 +153,28 @@ class Slot:
 
     async def stop(self) -> None:
         """Unroute the role, drain it, and stop whatever runs for it."""
-        self._current.keeper.active = False
+        self._is_stopped = True
         self._services.publisher.withdraw(self.role)
-        if self._current.keeper.phase is Phase.READY:
-            await self._drain(self.spec)
-        for running in (self._successor, self._current):
-            if running is not None:
-                await self._end(running)
+        self._current.withdraw()
+        await self._current.drain()
+        for generation in (self._successor, self._current):
+            if generation is not None:
+                await generation.end()
 
-    async def _drain(self, spec: WorkloadSpec) -> None:
-        plane = await self._services.publisher.plane()
-        left = await plane.drain(spec.name, spec.stop.drain.total_seconds())
-        if left:
-            self._services.log.warning(
-                "calls cut at the end of the drain", workload=spec.name, calls=left
-            )
+    def _begin(self, spec: WorkloadSpec) -> Generation:
+        return Generation(spec, self._services, self._group, self._note)
 
-    def _begin(self, spec: WorkloadSpec, *, active: bool) -> _Running:
-        running = _Running(Keeper(spec, self._services, active=active))
-        self._group.start_soon(running.run, name=f"keep {spec.name}")
-        return running
+    def _note(self, generation: Generation) -> None:
+        if generation is self._current:
+            self._publish()
+        self._services.changed()
 
-    async def _end(self, running: _Running) -> None:
-        running.scope.cancel()
-        await running.done.wait()
-        keeper = running.keeper
-        await self._services.runtime.stop(keeper.spec.name, keeper.spec.stop.grace)
-        if keeper.process is not None:
-            self._services.publisher.lose(keeper.spec.name, keeper.process.pid, "it was stopped")
-        self._services.state.drop_process(keeper.spec.name)
+    def _publish(self) -> None:
+        """Tell the gateway where the role's calls go, if that is news."""
+        if self._is_stopped:
+            return
+        self._current.expose()
+        route = self._current.route()
+        if route != self._published:
+            self._published = route
+            self._services.publisher.publish(route)

@@ -1,5 +1,6 @@
 """What the control plane has to know after a crash, in one file that is replaced whole."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Literal, final
 
@@ -9,7 +10,7 @@ from orchestrator.errors import StateCorruptError, StateUnwritableError
 from orchestrator.files import write_atomically
 from orchestrator.model.base import JsonObject, Model
 from orchestrator.model.desired import BootstrapSpec, GatewaySettings
-from orchestrator.model.names import RoleField, RoleName, ServerField, WorkloadName
+from orchestrator.model.names import RoleField, RoleName, ServerField, ServerName, WorkloadName
 from orchestrator.model.snapshot import Era
 from orchestrator.model.workload import WorkloadSpec
 
@@ -25,6 +26,9 @@ class ProcessRecord(Model):
         era: Era in which it was opened.
         protocol_version: Revision agreed with it.
         server_info: What it said of itself.
+        capabilities: What it said it can.
+        instructions: What it said that models should know.
+        owner: Whose alone it is; empty for everybody's.
         restarts: Restarts of this generation so far.
         ready_at: When it became ready, in seconds since 1970.
     """
@@ -36,6 +40,9 @@ class ProcessRecord(Model):
     era: Era
     protocol_version: str
     server_info: JsonObject
+    capabilities: JsonObject = Field(default_factory=dict)
+    instructions: str = ""
+    owner: str = ""
     restarts: int = 0
     ready_at: float = 0.0
 
@@ -54,6 +61,7 @@ class ControlState(Model):
         generations: Highest generation ever given, by role.
         processes: Launched processes, by workload.
         eras: Era that each server turned out to speak, so that it is asked once.
+        unspoken: Eras that a server turned out not to speak beside that.
     """
 
     format: Literal[1] = 1
@@ -66,6 +74,9 @@ class ControlState(Model):
     generations: dict[RoleField, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     processes: dict[WorkloadName, ProcessRecord] = Field(default_factory=dict)
     eras: dict[ServerField, Era] = Field(default_factory=dict)
+    unspoken: dict[ServerField, Annotated[tuple[Era, ...], Field(strict=False)]] = Field(
+        default_factory=dict
+    )
 
 
 def read_state(path: Path) -> ControlState:
@@ -124,15 +135,44 @@ class StateFile:
         self.update(generations={**self.state.generations, role: generation})
         return generation
 
-    def keep_process(self, workload: WorkloadName, record: ProcessRecord) -> None:
-        """Remember a process that may get traffic from now on."""
-        self.update(processes={**self.state.processes, workload: record})
+    def keep_process(self, workload: WorkloadName, record: ProcessRecord, **fields: object) -> None:
+        """Remember a process that may get traffic from now on, and what else it brought to light.
+
+        Args:
+            workload: The workload.
+            record: The process.
+            fields: Further fields of the state, for `update`.
+        """
+        self.update(processes={**self.state.processes, workload: record}, **fields)
 
     def drop_process(self, workload: WorkloadName) -> None:
         """Forget a process that is gone."""
         if workload in self.state.processes:
-            rest = {name: r for name, r in self.state.processes.items() if name != workload}
-            self.update(processes=rest)
+            self.forget_process(workload)
+            self.update()
+
+    def forget_process(self, workload: WorkloadName) -> None:
+        """Forget a process that is gone, on disk not before the next change.
+
+        A record that a crash leaves there is not believed: no process fits it any more.
+        """
+        rest = {name: r for name, r in self.state.processes.items() if name != workload}
+        self.state = self.state.model_copy(update={"processes": rest})
+
+    def keep_only(self, workloads: Collection[WorkloadName]) -> None:
+        """Forget every process but those of these workloads."""
+        known = self.state.processes
+        kept = {name: record for name, record in known.items() if name in workloads}
+        if len(kept) < len(known):
+            self.update(processes=kept)
+
+    def forget_eras(self, server: ServerName) -> None:
+        """Forget what a server spoke: it may be another program by now."""
+        if server in self.state.eras or server in self.state.unspoken:
+            eras, unspoken = dict(self.state.eras), dict(self.state.unspoken)
+            _ = eras.pop(server, None)
+            _ = unspoken.pop(server, None)
+            self.update(eras=eras, unspoken=unspoken)
 
     def keep_role(self, role: RoleName, spec: WorkloadSpec) -> None:
         """Remember what a role runs."""

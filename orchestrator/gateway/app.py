@@ -1,4 +1,4 @@
-"""The ASGI application: what is open to everyone, the ring around it, and the order of the filters.
+"""The ASGI application: what is open to everyone, and the ring around the chain of filters.
 
 Plain ASGI, as each layer of a framework costs more than all decisions together.
 """
@@ -10,21 +10,13 @@ from typing import Final, final
 from orchestrator.clock import Clock
 from orchestrator.errors import AgentsError
 from orchestrator.gateway.asgi import Body, Receive, Scope, Send, Start
-from orchestrator.gateway.context import Exchange, Filter, Handler, Head, Reply, chain
-from orchestrator.gateway.filters.authenticate import Authenticate
-from orchestrator.gateway.filters.authorize import Authorize
-from orchestrator.gateway.filters.claim import Claim
-from orchestrator.gateway.filters.disclose import Disclose
-from orchestrator.gateway.filters.parse import Parse
-from orchestrator.gateway.filters.record import Record, Recorder
-from orchestrator.gateway.relay import Relay
-from orchestrator.gateway.settings import Common, GatewaySettings
+from orchestrator.gateway.context import Exchange, Handler, Head, Reply
+from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.table import Table
 from orchestrator.model.base import Json
 from orchestrator.model.names import RoleName
 from orchestrator.protocol import jsonrpc
 from orchestrator.tokens.mint import PREFIX
-from orchestrator.tokens.verify import TokenIndex
 
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 _MCP_PATH: Final = re.compile(r"/(?P<role>[^/]{1,64})/mcp")
@@ -32,38 +24,6 @@ _TEXT: Final = b"text/plain; charset=utf-8"
 _TOKEN_IN_QUERY: Final = re.compile(
     rb"(?:^|[&;])(?:access_token|token|authorization)=|" + PREFIX.encode(), re.IGNORECASE
 )
-
-
-def build_chain(
-    table: Table,
-    tokens: TokenIndex,
-    recorder: Recorder,
-    common: Common,
-    settings: GatewaySettings,
-) -> Handler:
-    """Put the filters in their order, the outermost first."""
-    filters: tuple[Filter, ...] = (
-        # Around everything, so that nothing ends without a record.
-        Record(recorder, common.clock),
-        # Before the body: a stranger makes nobody read megabytes.
-        Authenticate(tokens, settings.max_open),
-        # Once, before anybody decides: all decide on the same message.
-        Parse(settings.max_body_bytes, settings.max_held_bytes),
-        # (throttle: limits are per agent and tool, so after both are known; before anything dear.)
-        # Default deny.
-        Authorize(table),
-        # (approve: after it is allowed at all, before it takes a place at the instance.)
-        # What needs no instance ends here: an agent opens and lists while its instance restarts.
-        Disclose(common.info),
-        # Last, so that nothing that is refused or waits for a person holds up a drain.
-        Claim(table),
-    )
-    relay = Relay(
-        common,
-        call_seconds=settings.call_seconds,
-        patience=settings.hang_up_patience_seconds,
-    )
-    return chain(filters, relay)
 
 
 @final
@@ -120,13 +80,19 @@ class Application:
             secrets.token_hex(8),
             RoleName(match["role"]),
             head,
-            receive,
-            self._clock.monotonic(),
+            receive=receive,
+            send=send,
+            started=self._clock.monotonic(),
         )
         self._open.add(exchange)
         try:
             reply = await self._handler(exchange)
-            await _send(send, reply, exchange.id)
+            if reply.stream is not None:
+                await exchange.outlet.finish(await reply.stream.run())
+            elif exchange.is_streaming:
+                await exchange.outlet.finish(reply.body)
+            else:
+                await _send(send, reply, exchange.id)
         finally:
             self._open.discard(exchange)
             exchange.finish()
@@ -135,6 +101,18 @@ class Application:
         """End every request that is still open."""
         for exchange in tuple(self._open):
             exchange.interrupt(error)
+
+    def cut_streams(self, error: AgentsError) -> None:
+        """End what would never end by itself."""
+        for exchange in tuple(self._open):
+            if exchange.is_stream:
+                exchange.interrupt(error)
+
+    def ping(self) -> None:
+        """Show every caller whose reply is a stream that it lives."""
+        for exchange in self._open:
+            if exchange.is_streaming:
+                exchange.outlet.ping()
 
     def _check_names(self, head: Head) -> Reply | None:
         """Refuse a Host or an Origin that is not ours.

@@ -6,17 +6,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
 from orchestrator.errors import AgentsError, CallCancelledError
-from orchestrator.gateway.asgi import RawHeaders, Receive
+from orchestrator.gateway.asgi import RawHeaders, Receive, Send
+from orchestrator.gateway.outlet import Outlet
 from orchestrator.model.names import RoleName
 
 if TYPE_CHECKING:
+    from orchestrator.gateway.hub import Stream
+    from orchestrator.gateway.sessions import Session
     from orchestrator.gateway.table import Place
     from orchestrator.gateway.target import Target
     from orchestrator.model.base import JsonObject
     from orchestrator.model.server import ToolClass
     from orchestrator.model.snapshot import Era
-    from orchestrator.protocol.jsonrpc import RequestId
-    from orchestrator.protocol.mcp import Served, ToolCall
+    from orchestrator.protocol.jsonrpc import Message, RequestId
+    from orchestrator.protocol.mcp import ToolCall
     from orchestrator.tokens.verify import Principal
 
 T = TypeVar("T")
@@ -59,6 +62,7 @@ class Reply:
         code: Public code of the refusal, empty otherwise.
         headers: Further headers; type and length of the body are added when it is sent.
         content_type: Type of the body.
+        stream: The stream that the reply is instead of a body.
     """
 
     status: int
@@ -67,6 +71,7 @@ class Reply:
     code: str = ""
     headers: tuple[tuple[bytes, bytes], ...] = ()
     content_type: bytes = b"application/json"
+    stream: "Stream | None" = None
 
 
 @final
@@ -78,31 +83,44 @@ class Exchange:
         role: The role in the URL; it may not exist.
         head: The HTTP method and the headers.
         receive: Reads the body, then tells when the caller hangs up.
+        send: Writes the reply.
         started: Monotonic seconds at which it came.
         principal: Who asks (authenticate).
         peers: The open requests of the same token, with this one (authenticate).
+        is_stream: Whether it became a stream that lasts (authenticate).
         held_bytes: How much of the body is kept (parse), 0 once it was handed on (relay).
         era: The rules that the caller follows (parse).
         method: The message's method, empty until it is known (parse).
         request_id: The caller's id of the request, None for a notification (parse).
         params: The message's parameters (parse).
-        served: What the gateway understands by the method (authorize).
+        message: What was posted; None for other HTTP methods (parse).
+        session: The caller's session; None for modern callers (attend).
         place: The role's route at the time of the decision (authorize).
+        rule: Which rule decided, empty for none (authorize).
         call: The tool call, if it is one (authorize).
         kind: The tool's class, if it is one (authorize).
-        target: The claimed instance (claim).
+        target: The claimed instance (relay).
+        attempt: How often the call went to an instance before (relay).
+        digest: Names method and parameters, empty until somebody needs it (relay).
+        intend: Makes it durable that the call is about to be made (record).
     """
 
     __slots__ = (
         "_broken",
         "_finishing",
+        "_outlet",
         "_waiting",
+        "attempt",
         "call",
+        "digest",
         "era",
         "head",
         "held_bytes",
         "id",
+        "intend",
+        "is_stream",
         "kind",
+        "message",
         "method",
         "params",
         "peers",
@@ -111,17 +129,21 @@ class Exchange:
         "receive",
         "request_id",
         "role",
-        "served",
+        "rule",
+        "send",
+        "session",
         "started",
         "target",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what HTTP tells is this much
         self,
         identity: str,
         role: RoleName,
         head: Head,
+        *,
         receive: Receive,
+        send: Send,
         started: float,
     ) -> None:
         """Begin with what HTTP told."""
@@ -129,22 +151,48 @@ class Exchange:
         self.role = role
         self.head = head
         self.receive = receive
+        self.send = send
         self.started = started
         self.principal: Principal | None = None
         self.peers: Collection[Exchange] = ()
+        self.is_stream = False
         self.held_bytes = 0
         self.era: Era = "legacy"
         self.method = ""
         self.request_id: RequestId | None = None
         self.params: JsonObject = {}
-        self.served: Served | None = None
+        self.message: Message | None = None
+        self.session: Session | None = None
+        self.rule = ""
+        self.attempt = 0
+        self.digest = ""
+        self.intend: Callable[[], Awaitable[None]] = _nothing
         self.place: Place | None = None
         self.call: ToolCall | None = None
         self.kind: ToolClass | None = None
         self.target: Target | None = None
+        self._outlet: Outlet | None = None
         self._waiting: asyncio.Future[object] | None = None
         self._broken: AgentsError | None = None
         self._finishing: list[Callable[[], object]] = []
+
+    @property
+    def outlet(self) -> Outlet:
+        """The stream that the reply becomes when something has to go before it."""
+        if self._outlet is None:
+            headers = ((b"x-request-id", self.id.encode("ascii")),)
+            self._outlet = Outlet(self.send, headers)
+        return self._outlet
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether something has gone before the reply."""
+        return self._outlet is not None and self._outlet.is_used
+
+    @property
+    def policy_revision(self) -> str:
+        """The policy that decided, empty as long as none did."""
+        return "" if self.place is None else self.place.policy_revision
 
     def finally_do(self, action: Callable[[], object]) -> None:
         """Have something done when the reply has been sent, or cannot be."""
@@ -152,6 +200,8 @@ class Exchange:
 
     def finish(self) -> None:
         """Do what was to be done at the end, the last first."""
+        if self._outlet is not None:
+            self._outlet.abandon()
         while self._finishing:
             _ = self._finishing.pop()()
 
@@ -205,6 +255,10 @@ class Exchange:
         while (await self.receive()).get("type") != "http.disconnect":
             pass
         self.interrupt(CallCancelledError("The caller went away"))
+
+
+async def _nothing() -> None:
+    """Make nothing durable."""
 
 
 class Handler(Protocol):

@@ -1,61 +1,333 @@
-"""The end of the chain: one tool call to one instance, and its answer in the caller's era."""
+"""The end of the chain: one request to one instance, and its answer in the caller's era.
+
+Where caller and instance speak different eras, what the server asks in the middle is put in the
+caller's way: a legacy caller is asked on its stream, a modern one by its result.
+"""
 
 import asyncio
-from collections.abc import Awaitable
+import hashlib
+from collections.abc import Awaitable, Callable
 from typing import Final, final
 
+import orjson
+
+from orchestrator.clock import Clock
 from orchestrator.errors import (
+    AgentsError,
+    InvalidParamsError,
     NotRelayedError,
+    StateUnknownError,
+    TargetLostError,
     TargetUnavailableError,
     TokenExpiredError,
+    TooManyCallsError,
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
+from orchestrator.gateway.caller import LegacyCaller, ModernCaller, can_be_asked
 from orchestrator.gateway.context import Exchange, Reply
+from orchestrator.gateway.parking import OpenCall, Parking
+from orchestrator.gateway.questions import Questions
 from orchestrator.gateway.replies import status_of
+from orchestrator.gateway.seal import Seal
 from orchestrator.gateway.settings import Common
-from orchestrator.model.base import JsonObject
+from orchestrator.gateway.table import Place, Table
+from orchestrator.gateway.target import Target, just_wait
+from orchestrator.gateway.upstream.base import Caller, Outgoing
+from orchestrator.model.base import Json, JsonObject
 from orchestrator.protocol import jsonrpc, mcp
 
 # Errors that speak of the connection between the gateway and the instance: a caller would take
 # them for its own.
 _OF_THIS_HOP: Final = frozenset({mcp.HEADER_MISMATCH, mcp.UNSUPPORTED_VERSION})
-# Errors that ask for something a caller cannot give through the gateway.
-_ASKS_CALLER: Final = frozenset({mcp.MISSING_CAPABILITY, mcp.URL_ELICITATION_REQUIRED})
+_STATE: Final = "state"
+# How long a caller may take to answer what a server asked.
+_STATE_SECONDS: Final = 3600
+_MAX_ROUNDS: Final = 12
+# Smaller requests are kept until they are answered.
+_SMALL_BYTES: Final = 64 * 1024
+# What an earlier revision said where today's says that the parameters are wrong.
+_RESOURCE_NOT_FOUND: Final = -32002
 
 
 @final
 class Relay:
-    """Makes tool calls."""
+    """Makes requests."""
 
-    def __init__(self, common: Common, *, call_seconds: float, patience: float) -> None:
+    def __init__(  # noqa: PLR0913 - it brings the parts together
+        self,
+        common: Common,
+        *,
+        table: Table,
+        seal: Seal,
+        questions: Questions,
+        parking: Parking,
+        filter_result: Callable[[Exchange, JsonObject], None],
+        call_seconds: float,
+        patience: float,
+    ) -> None:
         """Set the bounds of a call.
 
         Args:
             common: The gateway.
+            table: Where instances are claimed.
+            seal: Seals what callers keep for servers.
+            questions: What legacy callers were asked.
+            parking: Calls that wait for modern callers.
+            filter_result: Takes out of a result what the role must not see.
             call_seconds: Longest time that a call may take.
             patience: Seconds before it is looked whether the caller is still there.
         """
-        self._server_info = common.info
-        self._clock = common.clock
+        self._info = common.info
+        self._clock: Clock = common.clock
+        self._table = table
+        self._seal = seal
+        self._questions = questions
+        self._parking = parking
+        self._filter_result = filter_result
         self._call_seconds = call_seconds
         self._patience = patience
+        self._envelope = mcp.envelope(common.info)
 
     async def __call__(self, exchange: Exchange, /) -> Reply:
-        """Make the call that the exchange was found to be.
+        """Make the request that the exchange was found to be.
 
         Raises:
             UpstreamError: There is no usable answer.
             TokenError: The caller's token ended meanwhile.
         """
+        place = exchange.place
+        if place is None or exchange.request_id is None:
+            raise TargetUnavailableError("Nothing but requests goes to an instance")
         self._set_deadline(exchange)
-        # From here to the pipe nothing waits: what ended the token until now ends the call unsent.
-        exchange.require_whole()
         if exchange.era == "modern":
             # In the legacy era a hang-up is no cancel.
             exchange.watch(self._patience)
-        request_id, answer = _send(exchange)
-        return self._adapt(exchange, request_id, await answer)
+        meta = mcp.parse_meta(exchange.params)
+        answered: JsonObject = {}
+        if exchange.era == "modern" and exchange.method in mcp.ASKING_METHODS:
+            parked, answered = self._read_answers(exchange)
+            if parked is not None:
+                return await self._attend(exchange, parked, meta)
+        return await self._converse(exchange, place, meta, answered)
+
+    async def _converse(
+        self, exchange: Exchange, place: Place, meta: JsonObject, answered: JsonObject
+    ) -> Reply:
+        """Send the request until it is answered, and not only asked about or lost."""
+        for _ in range(_MAX_ROUNDS):
+            call = await self._begin(exchange, place, meta)
+            if call is not None:
+                return await self._attend(exchange, call, meta)
+            try:
+                response = await self._send(exchange, place, meta, answered)
+            except TargetLostError:
+                if not _may_repeat(exchange):
+                    raise
+                exchange.attempt += 1
+                continue
+            result = response.result
+            if result is None or not mcp.check_result_type(exchange.method, result):
+                return self._adapt(exchange, response)
+            if exchange.era == "modern":
+                return self._seal_state(exchange, result)
+            answered = await self._ask_caller(exchange, place, result)
+        raise NotRelayedError("The tool asks its caller again and again")
+
+    # One request.
+
+    async def _begin(self, exchange: Exchange, place: Place, meta: JsonObject) -> OpenCall | None:
+        """Claim an instance and make durable what has to be.
+
+        Returns:
+            The call, if it may outlive its request and so has been made already.
+        """
+        target = exchange.target = await self._table.claim(exchange, place)
+        exchange.finally_do(target.release)
+        if exchange.kind != "READ" and exchange.kind is not None:
+            await exchange.intend()
+        # From here to the connection nothing waits: what ended the token until now ends the call
+        # unsent.
+        exchange.require_whole()
+        if exchange.era == "legacy" or target.ref.era == "modern":
+            return None
+        capabilities = _capabilities(exchange, meta, place)
+        if not capabilities:
+            return None
+        agent = "" if exchange.principal is None else exchange.principal.agent
+        call = OpenCall(agent, capabilities, place.route.policy.asks)
+        out = self._write(exchange, place, target, meta, call)
+        task = asyncio.get_running_loop().create_task(target.request(out, just_wait))
+        target.claim()
+        task.add_done_callback(lambda _: target.release())
+        call.begin(task)
+        return call
+
+    def _send(
+        self, exchange: Exchange, place: Place, meta: JsonObject, answered: JsonObject
+    ) -> Awaitable[jsonrpc.Response]:
+        """Send the request, and let go of its content if it is large and not needed again."""
+        target = exchange.target
+        if target is None:
+            raise AssertionError("sent before it was claimed")
+        out = self._write(exchange, place, target, meta, self._caller(exchange, place, meta))
+        if answered:
+            out.params.update(answered)
+        answer = target.request(out, exchange.wait)
+        may_ask = exchange.session is not None and target.ref.era == "modern"
+        if exchange.held_bytes > _SMALL_BYTES and not may_ask and not _may_repeat(exchange):
+            exchange.digest = exchange.digest or _digest(exchange)
+            exchange.params = {}
+            exchange.held_bytes = 0
+            if exchange.call is not None:
+                exchange.call = mcp.ToolCall(exchange.call.name, None)
+        return answer
+
+    def _write(
+        self, exchange: Exchange, place: Place, target: Target, meta: JsonObject, caller: Caller
+    ) -> Outgoing:
+        envelope = self._envelope
+        if target.ref.era == "modern":
+            envelope = dict(envelope)
+            envelope[mcp.CLIENT_CAPABILITIES_KEY] = _capabilities(exchange, meta, place)
+            if exchange.session is not None and "logging" in place.capabilities:
+                envelope[mcp.LOG_LEVEL_KEY] = exchange.session.level or "info"
+        params = mcp.upstream_params(
+            exchange.method, exchange.params, meta, target.ref.era, envelope, exchange.id
+        )
+        headers = ()
+        if exchange.call is not None and (tool := place.tools.get(exchange.call.name)) is not None:
+            headers = tool.headers
+        return Outgoing(exchange.method, params, headers, caller)
+
+    def _caller(self, exchange: Exchange, place: Place, meta: JsonObject) -> Caller:
+        if exchange.session is None:
+            return ModernCaller(exchange, meta.get(mcp.LOG_LEVEL_KEY))
+        asks = place.route.policy.asks
+        return LegacyCaller(exchange, exchange.session, self._questions, asks)
+
+    # What a server asks in the middle.
+
+    async def _ask_caller(self, exchange: Exchange, place: Place, result: JsonObject) -> JsonObject:
+        """Ask a legacy caller what a modern server wants to know.
+
+        Returns:
+            What the request has to be repeated with.
+        """
+        state, asked = result.get("requestState"), result.get("inputRequests")
+        answers: JsonObject = {}
+        for key, entry in (asked if isinstance(asked, dict) else {}).items():
+            answers[key] = await self._ask_one(exchange, place, entry)
+        answered: JsonObject = {"inputResponses": answers} if answers else {}
+        if isinstance(state, str):
+            answered["requestState"] = state
+        return answered
+
+    async def _ask_one(self, exchange: Exchange, place: Place, entry: Json) -> JsonObject:
+        method = entry.get("method") if isinstance(entry, dict) else None
+        params = entry.get("params", {}) if isinstance(entry, dict) else None
+        session, asks = exchange.session, place.route.policy.asks
+        if not isinstance(method, str) or not isinstance(params, dict):
+            raise UpstreamProtocolError("The instance asks something that is no request")
+        if session is None or not can_be_asked(method, session.capabilities, asks):
+            raise NotRelayedError("The tool asks its caller for more than the caller can answer")
+        future: asyncio.Future[JsonObject] = asyncio.get_running_loop().create_future()
+
+        def answer(found: JsonObject | None, _: JsonObject | None) -> None:
+            if future.done():
+                return
+            if found is None:
+                future.set_exception(NotRelayedError("The caller did not answer what it was asked"))
+            else:
+                future.set_result(found)
+
+        if not LegacyCaller(exchange, session, self._questions, asks).put(method, params, answer):
+            raise NotRelayedError("The caller does not read what it is asked")
+        return await exchange.wait(future)
+
+    def _seal_state(self, exchange: Exchange, result: JsonObject) -> Reply:
+        """Bind what the server wants back to this caller and this request."""
+        state = result.get("requestState")
+        if state is not None:
+            result["requestState"] = self._seal.close(_STATE, self._facts(exchange) | {"s": state})
+        return self._reply(exchange, result)
+
+    def _facts(self, exchange: Exchange) -> JsonObject:
+        return {
+            "r": exchange.role,
+            "a": "" if exchange.principal is None else exchange.principal.agent,
+            "d": self._digest_of(exchange),
+            "t": int(self._clock.now().timestamp()) + _STATE_SECONDS,
+        }
+
+    def _digest_of(self, exchange: Exchange) -> str:
+        exchange.digest = exchange.digest or _digest(exchange)
+        return exchange.digest
+
+    def _read_answers(self, exchange: Exchange) -> tuple[OpenCall | None, JsonObject]:
+        """Read what a modern caller answers to a server.
+
+        Returns:
+            The call that waits for it; and what the server has to be given, in its own words.
+
+        Raises:
+            StateUnknownError: The state was not given to this caller for this request.
+        """
+        params = exchange.params
+        answered: JsonObject = {}
+        responses = params.get("inputResponses")
+        if responses is not None:
+            if not isinstance(responses, dict):
+                raise InvalidParamsError("Invalid params: `inputResponses` must be an object")
+            answered["inputResponses"] = responses
+        text = params.get("requestState")
+        if text is None:
+            return None, answered
+        opened = self._seal.open(_STATE, text) if isinstance(text, str) else None
+        facts = self._facts(exchange)
+        if not isinstance(opened, dict) or any(opened.get(key) != facts[key] for key in "rad"):
+            raise StateUnknownError("Invalid params: unknown `requestState`")
+        until = opened.get("t")
+        if not isinstance(until, int) or until < self._clock.now().timestamp():
+            raise StateUnknownError("Invalid params: `requestState` is too old")
+        name = opened.get("p")
+        if isinstance(name, str):
+            call = self._parking.take(name, str(facts["a"]))
+            if call is None:
+                raise StateUnknownError("Invalid params: `requestState` was used, or is too old")
+            if isinstance(responses, dict):
+                call.answer(responses)
+            return call, {}
+        return None, answered | {"requestState": opened.get("s")}
+
+    async def _attend(self, exchange: Exchange, call: OpenCall, meta: JsonObject) -> Reply:
+        """Wait for a call's answer or its next question."""
+        call.caller = ModernCaller(exchange, meta.get(mcp.LOG_LEVEL_KEY))
+        try:
+            while True:
+                response = call.response()
+                if response is not None:
+                    return self._adapt(exchange, response)
+                asked = call.input_requests()
+                if asked:
+                    facts = self._facts(exchange) | {"p": call.name}
+                    if not self._parking.put(call):
+                        raise TooManyCallsError("Too many calls wait for their callers")
+                    state = self._seal.close(_STATE, facts)
+                    result: JsonObject = {
+                        "resultType": "input_required",
+                        "inputRequests": asked,
+                        "requestState": state,
+                    }
+                    return self._reply(exchange, result)
+                await exchange.wait(call.news())
+        except AgentsError:
+            call.cancel()
+            raise
+        finally:
+            call.caller = None
+
+    # The answer.
 
     def _set_deadline(self, exchange: Exchange) -> None:
         loop = asyncio.get_running_loop()
@@ -71,44 +343,65 @@ class Relay:
                 raise expired
             exchange.finally_do(loop.call_later(left, exchange.interrupt, expired).cancel)
 
-    def _adapt(
-        self, exchange: Exchange, request_id: jsonrpc.RequestId, response: jsonrpc.Response
-    ) -> Reply:
+    def _adapt(self, exchange: Exchange, response: jsonrpc.Response) -> Reply:
         if response.error is not None:
-            return _relay_error(exchange, request_id, response.error)
+            return _relay_error(exchange, response.error)
         result = {} if response.result is None else response.result
-        mcp.check_relayed(result)
-        result = mcp.result_for(exchange.era, result, self._server_info)
+        if mcp.check_result_type(exchange.method, result):
+            raise UpstreamProtocolError("A legacy instance answered in the modern way")
+        self._filter_result(exchange, result)
+        return self._reply(exchange, result)
+
+    def _reply(self, exchange: Exchange, result: JsonObject) -> Reply:
+        if exchange.request_id is None:
+            raise AssertionError("only requests get here")
+        result = mcp.result_for(exchange.era, exchange.method, result, self._info)
         category = "tool_error" if result.get("isError") is True else "ok"
         try:
-            body = jsonrpc.encode(jsonrpc.result_body(request_id, result))
+            body = jsonrpc.encode(jsonrpc.result_body(exchange.request_id, result))
         except (ValueError, RecursionError) as error:
             raise UpstreamProtocolError("The answer cannot be written as JSON") from error
         return Reply(200, body, category)
 
 
-def _send(exchange: Exchange) -> tuple[jsonrpc.RequestId, Awaitable[jsonrpc.Response]]:
-    """Hand the call to the wire, and let go of its content: from now on it is a line there.
-
-    Returns:
-        The caller's id of the request, and the answer.
-    """
-    target, call, request_id = exchange.target, exchange.call, exchange.request_id
-    if target is None or call is None or request_id is None:
-        raise TargetUnavailableError("Only tool calls go to an instance")
-    answer = target.call(call, exchange.id, exchange.wait)
-    exchange.call = mcp.ToolCall(call.name, None, {})
-    exchange.params = {}
-    exchange.held_bytes = 0
-    return request_id, answer
+def _capabilities(exchange: Exchange, meta: JsonObject, place: Place) -> JsonObject:
+    """Tell what the caller can be asked, of what its role's server may ask at all."""
+    asks = place.route.policy.asks
+    if not asks:
+        return {}
+    session = exchange.session
+    declared = meta.get(mcp.CLIENT_CAPABILITIES_KEY) if session is None else session.capabilities
+    return mcp.cut_capabilities(declared, asks)
 
 
-def _relay_error(exchange: Exchange, request_id: jsonrpc.RequestId, error: JsonObject) -> Reply:
+def _may_repeat(exchange: Exchange) -> bool:
+    """Tell whether nothing can happen twice if a request is sent once more."""
+    return exchange.attempt == 0 and (exchange.kind is None or exchange.kind == "READ")
+
+
+def _digest(exchange: Exchange) -> str:
+    """Name a request by its method and its parameters."""
+    known = mcp.KNOWN_PARAMETERS.get(exchange.method, ())
+    content: JsonObject = {key: exchange.params.get(key) for key in known}
+    try:
+        text = orjson.dumps([exchange.method, content], option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        # Integers beyond 64 bits; a caller repeats its request as it was, order included.
+        text = jsonrpc.encode([exchange.method, content])
+    return hashlib.sha256(text).hexdigest()
+
+
+def _relay_error(exchange: Exchange, error: JsonObject) -> Reply:
     """Pass on an error as the server made it: code, message and data."""
     code = error["code"]
     if not isinstance(code, int) or code in _OF_THIS_HOP:
         raise UpstreamProtocolError("The instance refused the gateway's own words")
-    if code in _ASKS_CALLER:
+    if exchange.era == "modern" and code == mcp.URL_ELICITATION_REQUIRED:
         raise NotRelayedError("The tool asks its caller for more, which is not available here")
-    body: JsonObject = {"jsonrpc": "2.0", "id": request_id, "error": error}
+    if exchange.era == "modern" and code == _RESOURCE_NOT_FOUND:
+        code = jsonrpc.INVALID_PARAMS
+        error = error | {"code": code}
+    if exchange.era == "legacy" and code == mcp.MISSING_CAPABILITY:
+        raise NotRelayedError("The tool asks its caller for more than the caller can answer")
+    body: JsonObject = {"jsonrpc": "2.0", "id": exchange.request_id, "error": error}
     return Reply(status_of(exchange, code), jsonrpc.encode(body), "rpc_error")

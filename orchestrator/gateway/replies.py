@@ -43,6 +43,7 @@ class Row:
         required_action: What the agent has to do first.
         retry_after_ms: When another try makes sense.
         http_status: Status of a refusal before the message was read; None for the JSON-RPC code's.
+        session_status: Status of a refusal for its session, whatever was asked in it.
         is_internal: Whether even the error's code is nobody's business.
     """
 
@@ -53,6 +54,7 @@ class Row:
     required_action: str | None = None
     retry_after_ms: int | None = None
     http_status: int | None = None
+    session_status: int | None = None
     is_internal: bool = False
 
 
@@ -110,6 +112,17 @@ TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
         ),
         errors.NotRelayedError: Row("not_available", acts=True),
         errors.CallCancelledError: Row("flow", rpc_code=REQUEST_CANCELLED),
+        errors.ToolFailedError: _INTERNAL,  # told by commands only
+        errors.CallerAskedError: _INTERNAL,
+        errors.UnknownResourceError: Row("not_available", rpc_code=jsonrpc.INVALID_PARAMS),
+        errors.UnknownPromptError: Row("not_available", rpc_code=jsonrpc.INVALID_PARAMS),
+        errors.SessionRequiredError: Row(
+            "validation", rpc_code=jsonrpc.INVALID_REQUEST, session_status=400
+        ),
+        errors.SessionUnknownError: Row(
+            "validation", rpc_code=jsonrpc.INVALID_REQUEST, session_status=404
+        ),
+        errors.StateUnknownError: Row("validation", rpc_code=jsonrpc.INVALID_PARAMS),
         errors.UnreadableMessageError: Row("validation", rpc_code=jsonrpc.PARSE_ERROR),
         errors.MalformedMessageError: Row("validation", rpc_code=jsonrpc.INVALID_REQUEST),
         errors.HeaderMismatchError: Row("validation", rpc_code=mcp.HEADER_MISMATCH),
@@ -119,6 +132,20 @@ TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
         errors.LockHeldError: _INTERNAL,
         errors.StateCorruptError: _INTERNAL,
         errors.StateUnwritableError: _INTERNAL,
+        errors.PinsChangedError: _INTERNAL,
+        errors.RecordUnavailableError: Row(
+            "not_available",
+            acts=True,
+            sentence="Calls cannot be recorded right now, so none is made; nothing was done",
+            retry_after_ms=5_000,
+            http_status=503,
+        ),
+        errors.OutcomeUnrecordedError: Row(
+            "upstream",
+            acts=True,
+            sentence="The call was made; its outcome cannot be recorded, so it is not told",
+            required_action=_CHECK_FIRST,
+        ),
         errors.NotRunningError: _INTERNAL,
         errors.ControlUnavailableError: _INTERNAL,
     }
@@ -162,6 +189,8 @@ def refuse(exchange: Exchange, error: errors.AgentsError) -> Reply:
     status = status_of(exchange, rpc_code)
     if row.http_status is not None and exchange.request_id is None:
         status = row.http_status
+    if row.session_status is not None:
+        status = row.session_status
     body = jsonrpc.error_body(exchange.request_id, rpc_code, message, data)
     return Reply(status, jsonrpc.encode(body), row.category, code)
 

@@ -15,16 +15,24 @@ from typing_extensions import override
 
 from orchestrator.clock import Clock
 from orchestrator.errors import TargetLostError, TargetUnavailableError
-from orchestrator.gateway.app import Application, build_chain
+from orchestrator.gateway import hub
+from orchestrator.gateway.app import Application
+from orchestrator.gateway.chain import Parts, build_chain
 from orchestrator.gateway.filters.record import LogRecorder, Recorder
 from orchestrator.gateway.front import BoundedProtocol
+from orchestrator.gateway.hub import Hub
+from orchestrator.gateway.parking import Parking
+from orchestrator.gateway.questions import Questions
+from orchestrator.gateway.seal import KEY_BYTES, Seal
+from orchestrator.gateway.sessions import SessionJournal, Sessions
 from orchestrator.gateway.settings import Common, GatewaySettings
-from orchestrator.gateway.table import Table
+from orchestrator.gateway.table import Place, Table
 from orchestrator.gateway.target import Target
-from orchestrator.gateway.upstream.stdio import Wire
+from orchestrator.gateway.upstream.base import Upstream
+from orchestrator.gateway.upstream.stdio import StdioUpstream, Wire
 from orchestrator.model.base import JsonObject
-from orchestrator.model.names import WorkloadName
-from orchestrator.model.snapshot import Pulse, Snapshot, TargetRef
+from orchestrator.model.names import RoleName, WorkloadName
+from orchestrator.model.snapshot import Era, Pulse, Route, Snapshot, TargetRef
 from orchestrator.runtimes.channel import Channel
 from orchestrator.tokens.verify import TokenIndex
 
@@ -42,6 +50,10 @@ def open_channel(ref: TargetRef) -> Channel:
 
 
 def _ignore(_: WorkloadName) -> None:
+    """Tell nobody."""
+
+
+def _ignore_owner(_: RoleName, __: str) -> None:
     """Tell nobody."""
 
 
@@ -77,15 +89,18 @@ class Gateway:
     Attributes:
         app: The ASGI application.
         on_tools_changed: Is told of a workload that says that its tools changed.
+        on_unwanted: Is told of an owner of processes of a role that will not come back.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a part that somebody else owns
         self,
         tokens: TokenIndex,
         *,
         clock: Clock,
         settings: GatewaySettings | None = None,
         recorder: Recorder | None = None,
+        key: bytes | None = None,
+        journal: SessionJournal | None = None,
         open_wire: Callable[[TargetRef], Wire] = open_channel,
     ) -> None:
         """Put the parts together; nothing runs yet.
@@ -95,6 +110,8 @@ class Gateway:
             clock: Where time comes from.
             settings: Bounds; the defaults if None.
             recorder: Keeps a record of each request; the log if None.
+            key: Seals what callers keep, 32 bytes; one for this run alone if None.
+            journal: Keeps what changed in sessions; nothing does if None.
             open_wire: Connects to a process; may raise `TargetUnavailableError`.
         """
         self.on_tools_changed: Callable[[WorkloadName], None] = _ignore
@@ -102,14 +119,31 @@ class Gateway:
         self._open_wire = open_wire
         info: JsonObject = {"name": "bandmaster", "version": self._settings.version}
         self._common = Common(info, secrets.token_hex(4), clock)
+        self.on_unwanted: Callable[[RoleName, str], None] = _ignore_owner
+        seal = Seal(key or secrets.token_bytes(KEY_BYTES))
+        self.sessions = Sessions(seal, clock, journal)
+        self._hub = Hub()
+        self._hub.on_interest = self._watch
+        self._parking = Parking()
         self._table = Table(
             self._open_target,
             patience=self._settings.target_patience_seconds,
             max_waiting=self._settings.max_waiting,
+            watcher=self._note_change,
         )
-        handler = build_chain(
-            self._table, tokens, recorder or LogRecorder(), self._common, self._settings
+        parts = Parts(
+            tokens=tokens,
+            recorder=recorder or LogRecorder(),
+            table=self._table,
+            seal=seal,
+            sessions=self.sessions,
+            hub=self._hub,
+            questions=Questions(),
+            parking=self._parking,
+            on_session_ended=self._note_session_end,
+            on_level=self._set_level,
         )
+        handler = build_chain(parts, self._common, self._settings)
         self.app = Application(handler, self._table, clock)
         self._group: TaskGroup | None = None
 
@@ -129,6 +163,7 @@ class Gateway:
         group, self._group = self._group, None
         if group is None:
             return None
+        self._parking.close()
         group.cancel_scope.cancel()
         if isinstance(error, Exception):
             # The owner's own error is no failure of a target: it passes as it is, in no group.
@@ -136,17 +171,75 @@ class Gateway:
             return None
         return await group.__aexit__(kind, error, trace)
 
-    def _open_target(self, ref: TargetRef) -> Target:
+    @property
+    def on_wanted(self) -> Callable[[RoleName, Era, str], None]:
+        """Is asked, again and again, for a process of a role, an era and an owner."""
+        return self._table.on_wanted
+
+    @on_wanted.setter
+    def on_wanted(self, ask: Callable[[RoleName, Era, str], None]) -> None:
+        self._table.on_wanted = ask
+
+    def _open_target(self, ref: TargetRef, route: Route) -> Target:
         if self._group is None:
             raise TargetUnavailableError("The gateway is not open")
-        target = Target(
-            ref,
-            self._open_wire(ref),
-            self._common,
-            lambda: self.on_tools_changed(ref.workload),
-        )
+        target = Target(ref, route.role, self._connect(ref, route.role), self._common)
         self._group.start_soon(target.run, name=f"target {ref.workload}")
         return target
+
+    def _connect(self, ref: TargetRef, role: RoleName) -> Upstream:
+        def broadcast(method: str, params: JsonObject) -> None:
+            self._broadcast(ref, role, method, params)
+
+        return StdioUpstream(self._open_wire(ref), self._common.boot, self._common.clock, broadcast)
+
+    def _broadcast(self, ref: TargetRef, role: RoleName, method: str, params: JsonObject) -> None:
+        """Take what an instance says to nobody in particular."""
+        place = self._table.places().get(role)
+        if place is None:
+            return
+        policy = place.route.policy
+        match method:
+            case hub.TOOLS_CHANGED:
+                self.on_tools_changed(ref.workload)
+            case hub.PROMPTS_CHANGED if policy.prompts:
+                self._hub.announce(role, method)
+            case hub.RESOURCES_CHANGED if policy.resources:
+                self._hub.announce(role, method)
+            case hub.RESOURCE_UPDATED:
+                self._hub.tell_updated(role, ref.owner, params)
+            case "notifications/message" if ref.owner:
+                self._hub.tell_session(ref.owner, method, params)
+            case _:
+                pass
+
+    def _note_change(self, role: RoleName, before: Place | None, after: Place | None) -> None:
+        """Tell listeners what changed for them, and new instances what listeners want to hear."""
+        if after is None:
+            self._hub.end_role(role)
+            return
+        if before is not None and before.shown != after.shown:
+            self._hub.announce(role, hub.TOOLS_CHANGED)
+        for owner in self._hub.owners(role):
+            self._watch(role, owner)
+        if before is None or before.target is not after.target or before.lanes != after.lanes:
+            self._set_level(role)
+
+    def _note_session_end(self, role: RoleName, key: str) -> None:
+        self.on_unwanted(role, key)
+
+    def _watch(self, role: RoleName, owner: str) -> None:
+        place = self._table.places().get(role)
+        speaker = None if place is None else place.speaker(owner)
+        if speaker is not None:
+            speaker.touch()
+            speaker.watch(self._hub.uris(role, owner))
+
+    def _set_level(self, role: RoleName) -> None:
+        level = self.sessions.lowest_level(role)
+        if level:
+            for target in self._table.targets(role):
+                target.set_level(level)
 
     def swap(self, snapshot: Snapshot) -> None:
         """Serve from this snapshot, from the next call on."""
@@ -235,12 +328,21 @@ class Gateway:
         )
         async with anyio.create_task_group() as group:
             group.start_soon(self._run_shielded, server, list(sockets))
+            group.start_soon(self._ping)
             try:
                 _ = await server.listening.wait()
                 task_status.started()
                 await anyio.sleep_forever()
             finally:
                 server.stop()
+
+    async def _ping(self) -> None:
+        while True:
+            await anyio.sleep(self._settings.ping_seconds)
+            self.app.ping()
+            for role in self._table.places():
+                for owner in self._hub.owners(role):
+                    self._watch(role, owner)
 
     async def _run_shielded(self, server: _Server, sockets: list[socket.socket]) -> None:
         """Serve to the end of the server's own shutdown, which is bounded."""
@@ -253,5 +355,6 @@ class Gateway:
     async def _cut_late(self, server: _Server) -> None:
         """End what is in flight when the grace is over, with an answer."""
         _ = await server.stopping.wait()
+        self.app.cut_streams(TargetLostError("The gateway ends"))
         await anyio.sleep(self._settings.shutdown_seconds)
         self.app.cut(TargetLostError("The gateway ends"))

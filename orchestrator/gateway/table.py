@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final
 
 from orchestrator.errors import (
     TargetLostError,
@@ -15,8 +16,11 @@ from orchestrator.gateway.target import Target
 from orchestrator.model.base import JsonObject
 from orchestrator.model.names import RoleName, ToolName, WorkloadName
 from orchestrator.model.server import ToolClass
-from orchestrator.model.snapshot import EMPTY, Route, Snapshot, TargetRef
+from orchestrator.model.snapshot import EMPTY, Era, Route, Snapshot, TargetRef
 from orchestrator.protocol.headers import ParameterHeader, parameter_headers
+
+if TYPE_CHECKING:
+    from orchestrator.gateway.context import Exchange
 
 T = TypeVar("T")
 
@@ -41,17 +45,32 @@ class Place:
     Attributes:
         route: What control published.
         tools: Its attested tools by name.
-        target: The process, or None.
+        shown: These tools as agents see them.
+        target: The process that speaks for the role, or None.
+        lanes: Further processes by era and owner.
+        capabilities: What the instance can do; kept while it is away.
+        instructions: What it wants models to know; kept while it is away.
+        policy_revision: Names the rules that decide.
     """
 
     route: Route
     tools: Mapping[str, Tool]
+    shown: tuple[JsonObject, ...]
     target: Target | None
+    lanes: Mapping[tuple[Era, str], Target]
+    capabilities: JsonObject
+    instructions: str
+    policy_revision: str = ""
 
     @property
     def is_ready(self) -> bool:
         """Whether a call can be made now."""
         return self.target is not None and self.target.is_open
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known what the instance can do."""
+        return bool(self.tools) or self.is_ready
 
     @property
     def is_coming(self) -> bool:
@@ -60,6 +79,73 @@ class Place:
         One that was lost or drains will be followed by another snapshot in a moment.
         """
         return self.route.waits or self.target is not None
+
+    def may_read(self, uri: str) -> bool:
+        """Whether the role may read a resource."""
+        allowed = self.route.policy.resources
+        return allowed == "all" or uri in allowed
+
+    def may_show_template(self, template: str) -> bool:
+        """Whether the role may see a template of resources."""
+        allowed = self.route.policy.resources
+        return allowed == "all" or template in allowed
+
+    def may_prompt(self, name: str) -> bool:
+        """Whether the role may have a prompt."""
+        allowed = self.route.policy.prompts
+        return allowed == "all" or name in allowed
+
+    def owner_of(self, exchange: "Exchange") -> str:
+        """Tell whose process serves this caller; empty for everybody's."""
+        if self.route.sharing == "per-role" or exchange.principal is None:
+            return ""
+        if self.route.sharing == "per-session" and exchange.session is not None:
+            return exchange.session.key
+        # Without a session an agent is one.
+        return exchange.principal.agent
+
+    def is_refused(self, owner: str) -> bool:
+        """Whether an owner can have no process of its own just now."""
+        return bool(owner) and any(whose == owner for _, whose in self.route.refused)
+
+    def find(self, era: Era, owner: str) -> Target | None:
+        """Find an open process of exactly this era and owner."""
+        if not owner and self.target is not None and self.target.ref.era == era:
+            found: Target | None = self.target
+        else:
+            found = self.lanes.get((era, owner))
+        return found if found is not None and found.is_open else None
+
+    def speaker(self, owner: str) -> Target | None:
+        """Find the one process whose news about resources an owner hears."""
+        if not owner:
+            return self.target
+        return next((lane for (_, whose), lane in self.lanes.items() if whose == owner), None)
+
+    def pick(self, era: Era, owner: str) -> "Target | tuple[Era, str] | None":
+        """Choose the process for a call.
+
+        Returns:
+            The process; or the era and the owner of one that has to be started first; or None if
+            there is nothing but to wait.
+        """
+        exact = self.find(era, owner)
+        if exact is not None:
+            return exact
+        other: Era = "legacy" if era == "modern" else "modern"
+        mirrors = self.route.mirrors
+        if era in mirrors and (era, owner) not in self.route.refused and self._is_worth(era, owner):
+            return era, owner
+        bridge = self.find(other, owner)
+        if bridge is not None:
+            return bridge
+        if owner and (other, owner) not in self.route.refused and era not in mirrors:
+            return other, owner
+        return None
+
+    def _is_worth(self, era: Era, owner: str) -> bool:
+        """Whether to ask for a further process: not in place of the role's own that comes back."""
+        return bool(owner) or (self.target is not None and self.target.ref.era != era)
 
 
 class WaitFor(Protocol):
@@ -70,20 +156,33 @@ class WaitFor(Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """Hears of changes of a role, after they hold."""
+
+    def __call__(self, role: RoleName, before: Place | None, after: Place | None, /) -> None:
+        """Take a change; None stands for a role that was not there or is gone."""
+        ...
+
+
+_NOTHING: Final[Mapping[str, Tool]] = MappingProxyType({})
+
+
 @final
 class Table:
     """All roles at the current revision.
 
     Attributes:
         revision: Revision of the current snapshot.
+        on_wanted: Is asked for a process of a role, an era and an owner.
     """
 
     def __init__(
         self,
-        open_target: Callable[[TargetRef], Target],
+        open_target: Callable[[TargetRef, Route], Target],
         *,
         patience: float,
         max_waiting: int,
+        watcher: Watcher,
     ) -> None:
         """Start without any role.
 
@@ -91,11 +190,14 @@ class Table:
             open_target: Connects to a process; may raise `TargetUnavailableError`.
             patience: How long a call waits for a target that is on its way, in seconds.
             max_waiting: How many calls of one role may wait.
+            watcher: Hears of changes.
         """
         self.revision = EMPTY.revision
+        self.on_wanted: Callable[[RoleName, Era, str], None] = _ignore
         self._open_target = open_target
         self._patience = patience
         self._max_waiting = max_waiting
+        self._watcher = watcher
         self._places: dict[RoleName, Place] = {}
         self._targets: dict[WorkloadName, Target] = {}
         self._waiting: dict[RoleName, set[asyncio.Future[None]]] = {}
@@ -105,15 +207,13 @@ class Table:
 
         Targets that it does not name take no more calls and close when their last one is done.
         """
-        named = {
-            route.target.workload: self._keep_or_open(route.target)
-            for route in snapshot.routes.values()
-            if route.target is not None
-        }
+        named: dict[WorkloadName, Target | None] = {}
+        for route in snapshot.routes.values():
+            for ref in (*((route.target,) if route.target else ()), *route.lanes):
+                named[ref.workload] = self._keep_or_open(ref, route)
         before, self._places = self._places, {}
         for role, route in snapshot.routes.items():
-            target = None if route.target is None else named[route.target.workload]
-            self._places[role] = Place(route, _tools_of(route, before.get(role)), target)
+            self._places[role] = _place(route, before.get(role), named)
         self.revision = snapshot.revision
         for workload, target in tuple(self._targets.items()):
             if workload not in named:
@@ -122,8 +222,10 @@ class Table:
                     del self._targets[workload]
         for role in tuple(self._waiting):
             self._wake(role)
+        for role in {**before, **self._places}:
+            self._watcher(role, before.get(role), self._places.get(role))
 
-    def _keep_or_open(self, ref: TargetRef) -> Target | None:
+    def _keep_or_open(self, ref: TargetRef, route: Route) -> Target | None:
         known = self._targets.get(ref.workload)
         if known is not None:
             if known.ref.pid == ref.pid and known.is_open:
@@ -133,7 +235,7 @@ class Table:
                 return known  # draining or lost; it does not come back
             known.lose(TargetLostError("The process was replaced"))
         try:
-            target = self._open_target(ref)
+            target = self._open_target(ref, route)
         except TargetUnavailableError:
             _ = get_log(__name__).warning("target_unreachable", workload=ref.workload, pid=ref.pid)
             return None
@@ -149,6 +251,13 @@ class Table:
         """Tell every role."""
         return self._places
 
+    def targets(self, role: RoleName) -> tuple[Target, ...]:
+        """Tell every process of a role."""
+        place = self._places.get(role)
+        if place is None:
+            return ()
+        return tuple(one for one in (place.target, *place.lanes.values()) if one is not None)
+
     def target(self, workload: WorkloadName) -> Target | None:
         """Find the process of a workload."""
         return self._targets.get(workload)
@@ -160,62 +269,110 @@ class Table:
             TargetUnavailableError: They are not, or the role is gone.
         """
         place = self._places.get(role)
-        if place is not None and (place.tools or place.is_ready):
+        if place is not None and place.is_known:
             return place
-        return await self._await_place(role, wait, lambda place: bool(place.tools))
+        return await self._await_place(role, wait)
 
-    async def claim(self, role: RoleName, decided: Place, tool: str, wait: WaitFor) -> Target:
-        """Claim the role's target for one call, waiting a moment if it is on its way.
+    async def claim(self, exchange: "Exchange", decided: Place) -> Target:
+        """Claim the target for a request, waiting a moment if it is on its way.
 
         Nothing has been sent so far, so waiting is safe for every class of tool.
 
         Args:
-            role: The role.
-            decided: The place that the call was allowed by.
-            tool: The tool, looked up again if the place has changed since.
-            wait: How to wait.
+            exchange: The request.
+            decided: The place that it was allowed by; a tool is looked up again if it has changed.
 
         Raises:
             TargetUnavailableError: There is none in time.
             UnknownToolError: The role lost the tool meanwhile.
         """
-        place = self._places.get(role)
-        if place is None or not place.is_ready:
-            place = await self._await_place(role, wait, lambda place: place.is_ready)
-        if place is not decided and tool not in place.tools:
-            raise UnknownToolError(tool)
-        target = place.target
-        if target is None:
-            raise TargetUnavailableError("The role has no instance")
-        target.claim()
-        return target
-
-    async def _await_place(
-        self, role: RoleName, wait: WaitFor, suits: Callable[[Place], bool]
-    ) -> Place:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._patience
+        role, call = exchange.role, exchange.call
+        deadline = 0.0
         while True:
             place = self._places.get(role)
-            if place is not None and (suits(place) or place.is_ready):
+            picked = None
+            if place is not None:
+                owner = place.owner_of(exchange)
+                picked = place.pick(exchange.era, owner)
+                if isinstance(picked, Target):
+                    if place is not decided and call is not None and call.name not in place.tools:
+                        raise UnknownToolError(call.name)
+                    picked.claim()
+                    return picked
+                if picked is not None:
+                    self.on_wanted(role, *picked)
+                elif place.is_refused(owner):
+                    raise TargetUnavailableError("There is no instance of the caller's own")
+            deadline = deadline or asyncio.get_running_loop().time() + self._patience
+            await self._wait_for_swap(
+                role, place, exchange.wait, deadline, is_wanted=picked is not None
+            )
+
+    async def _await_place(self, role: RoleName, wait: WaitFor) -> Place:
+        deadline = asyncio.get_running_loop().time() + self._patience
+        while True:
+            place = self._places.get(role)
+            if place is not None and place.is_known:
                 return place
-            waiting = self._waiting.setdefault(role, set())
-            if place is None or not place.is_coming or len(waiting) >= self._max_waiting:
-                raise TargetUnavailableError("The role has no instance that takes calls")
-            future: asyncio.Future[None] = loop.create_future()
-            waiting.add(future)
-            late = TargetUnavailableError("No instance came in time")
-            timer = loop.call_at(deadline, _expire, future, late)
-            try:
-                await wait(future)
-            finally:
-                timer.cancel()
-                waiting.discard(future)
+            await self._wait_for_swap(role, place, wait, deadline, is_wanted=False)
+
+    async def _wait_for_swap(
+        self,
+        role: RoleName,
+        place: Place | None,
+        wait: WaitFor,
+        deadline: float,
+        *,
+        is_wanted: bool,
+    ) -> None:
+        """Wait for the next snapshot.
+
+        Raises:
+            TargetUnavailableError: It makes no sense to wait, or none came in time.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = self._waiting.setdefault(role, set())
+        makes_sense = place is not None and (is_wanted or place.is_coming)
+        if not makes_sense or len(waiting) >= self._max_waiting:
+            raise TargetUnavailableError("The role has no instance that takes calls")
+        future: asyncio.Future[None] = loop.create_future()
+        waiting.add(future)
+        late = TargetUnavailableError("No instance came in time")
+        timer = loop.call_at(deadline, _expire, future, late)
+        try:
+            await wait(future)
+        finally:
+            timer.cancel()
+            waiting.discard(future)
+
+
+def _ignore(_: RoleName, __: Era, ___: str) -> None:
+    """Ask nobody."""
 
 
 def _expire(future: "asyncio.Future[None]", error: TargetUnavailableError) -> None:
     if not future.done():
         future.set_exception(error)
+
+
+def _place(
+    route: Route, before: Place | None, named: Mapping[WorkloadName, Target | None]
+) -> Place:
+    target = None if route.target is None else named[route.target.workload]
+    lanes: dict[tuple[Era, str], Target] = {
+        (ref.era, ref.owner): lane
+        for ref in route.lanes
+        if (lane := named[ref.workload]) is not None
+    }
+    speaks = route.target
+    if speaks is not None:
+        capabilities, instructions = speaks.capabilities, speaks.instructions
+    elif before is not None and route.tools:
+        capabilities, instructions = before.capabilities, before.instructions
+    else:
+        capabilities, instructions = {}, ""
+    tools = _tools_of(route, before)
+    return Place(route, tools, route.tools, target, lanes, capabilities, instructions)
 
 
 def _tools_of(route: Route, before: Place | None) -> Mapping[str, Tool]:
@@ -231,7 +388,7 @@ def _tools_of(route: Route, before: Place | None) -> Mapping[str, Tool]:
         # A tool without a class never gets here; if one did, it would be the worst there is.
         kind = route.classes.get(ToolName(name), "DESTRUCTIVE")
         tools[name] = Tool(kind, parameter_headers(_schema(tool)))
-    return tools
+    return tools or _NOTHING
 
 
 def _schema(tool: JsonObject) -> JsonObject:

@@ -1,22 +1,27 @@
 """One server process as the gateway's calls see it: its state, its calls, its end."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine
+from contextlib import suppress
 from enum import Enum
 from typing import Final, final
 
 import anyio
+from anyio.abc import TaskGroup
 from typing_extensions import override
 
 from orchestrator.errors import AgentsError, TargetLostError, UpstreamProtocolError
 from orchestrator.gateway.log import get_log
 from orchestrator.gateway.settings import Common
-from orchestrator.gateway.upstream.stdio import StdioUpstream, Wait, Wire
+from orchestrator.gateway.upstream.base import Outgoing, Upstream, Wait
 from orchestrator.model.base import JsonObject
+from orchestrator.model.names import RoleName
 from orchestrator.model.snapshot import Pulse, TargetRef
 from orchestrator.protocol import jsonrpc, mcp
 
 _MAX_PAGES: Final = 100
+_MAX_TOOLS: Final = 2_000
+_LISTEN_AGAIN_SECONDS: Final = 1.0
 
 
 class State(Enum):
@@ -33,26 +38,26 @@ class Target:
 
     Attributes:
         ref: Which one, and how it is reached.
+        role: The role that it belongs to.
         state: What it does with a new call.
         claims: Calls that hold it, until their replies are sent.
     """
 
-    def __init__(
-        self,
-        ref: TargetRef,
-        wire: Wire,
-        common: Common,
-        on_tools_changed: Callable[[], None],
-    ) -> None:
-        """Take the wire; nothing moves before `run`."""
+    def __init__(self, ref: TargetRef, role: RoleName, upstream: Upstream, common: Common) -> None:
+        """Take the connection; nothing moves before `run`."""
         self.ref = ref
+        self.role = role
         self.state = State.OPEN
         self.claims = 0
-        self._client_info = common.info
-        self._upstream = StdioUpstream(wire, common.boot, common.clock, on_tools_changed)
+        self._common = common
+        self._upstream = upstream
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = asyncio.Event()
+        self._group: TaskGroup | None = None
+        self._last_call = common.clock.monotonic()
+        self._uris: frozenset[str] = frozenset()
+        self._uris_changed = asyncio.Event()
 
     @override
     def __repr__(self) -> str:
@@ -64,10 +69,12 @@ class Target:
         return self.state is State.OPEN
 
     async def run(self) -> None:
-        """Carry messages until the target is closed; a broken wire ends its calls."""
+        """Carry messages until the target is closed; a broken connection ends its calls."""
         try:
             async with anyio.create_task_group() as group:
+                self._group = group
                 group.start_soon(self._upstream.run)
+                group.start_soon(self._keep_listening)
                 _ = await self._closed.wait()
                 group.cancel_scope.cancel()
         except* (OSError, anyio.ClosedResourceError, AgentsError) as broken:
@@ -80,20 +87,27 @@ class Target:
             )
             self.lose(TargetLostError("The connection to the instance broke"))
         finally:
+            self._group = None
             self._upstream.close()
 
     def claim(self) -> None:
         """Hold it for one call; `release` ends that."""
         self.claims += 1
-        self._idle.clear()
+        if self.claims == 1:
+            self._idle.clear()
 
     def release(self) -> None:
         """End a claim."""
         self.claims -= 1
         if self.claims == 0:
+            self.touch()
             self._idle.set()
             if self.state is not State.OPEN:
                 self.close()
+
+    def touch(self) -> None:
+        """Note that somebody needs it."""
+        self._last_call = self._common.clock.monotonic()
 
     def retire(self) -> None:
         """Take no more calls, and close when the last one is done."""
@@ -130,23 +144,22 @@ class Target:
     def pulse(self) -> Pulse:
         """Tell what is known of its life."""
         upstream = self._upstream
-        return Pulse(upstream.heard, upstream.in_flight, upstream.oldest_call)
+        last = self._common.clock.monotonic() if self.claims else self._last_call
+        return Pulse(upstream.heard, upstream.in_flight, upstream.oldest_call, last)
 
-    def call(self, call: mcp.ToolCall, request_id: str, wait: Wait) -> Awaitable[jsonrpc.Response]:
-        """Make one tool call, in the era of the instance.
+    def request(self, out: Outgoing, wait: Wait) -> Coroutine[None, None, jsonrpc.Response]:
+        """Make one request, written in the era of the instance.
 
-        It is sent at once. The answer has to be awaited; nothing of the call is kept for that.
-
-        Args:
-            call: The call.
-            request_id: The gateway's id of the request.
-            wait: How to wait for the answer.
+        It is sent at once. The answer has to be awaited; nothing of the request is kept for that.
 
         Raises:
             UpstreamError: There was none.
         """
-        params = mcp.upstream_call(call, self.ref.era, self._client_info, request_id)
-        return self._upstream.request("tools/call", params, wait)
+        return self._upstream.request(out, wait)
+
+    def notify(self, method: str, params: JsonObject) -> None:
+        """Send a notification."""
+        self._upstream.notify(method, params)
 
     async def ping(self) -> None:
         """Ask for a sign of life; any answer is one.
@@ -155,10 +168,9 @@ class Target:
             UpstreamError: The instance went away.
         """
         if self.ref.era == "legacy":
-            _ = await self._upstream.request("ping", {}, _just_wait)
+            _ = await self._ask("ping", {})
         else:
-            params: JsonObject = {"_meta": mcp.envelope(self._client_info)}
-            _ = await self._upstream.request("server/discover", params, _just_wait)
+            _ = await self._ask("server/discover", {"_meta": mcp.envelope(self._common.info)})
 
     async def list_tools(self) -> tuple[JsonObject, ...]:
         """Ask for all tools, page after page.
@@ -171,8 +183,8 @@ class Target:
         for _ in range(_MAX_PAGES):
             params: JsonObject = {} if cursor is None else {"cursor": cursor}
             if self.ref.era == "modern":
-                params["_meta"] = mcp.envelope(self._client_info)
-            response = await self._upstream.request("tools/list", params, _just_wait)
+                params["_meta"] = mcp.envelope(self._common.info)
+            response = await self._ask("tools/list", params)
             listed = None if response.result is None else response.result.get("tools")
             if response.result is None or not isinstance(listed, list):
                 raise UpstreamProtocolError("The instance did not list its tools")
@@ -184,9 +196,93 @@ class Target:
             following = response.result.get("nextCursor")
             if not isinstance(following, str):
                 return tuple(tools.values())
+            if len(tools) > _MAX_TOOLS:
+                break
             cursor = following
         raise UpstreamProtocolError("The instance's list of tools does not end")
 
+    # What the gateway itself wants to be told.
 
-async def _just_wait(future: "asyncio.Future[jsonrpc.Response]") -> jsonrpc.Response:
+    def watch(self, uris: frozenset[str]) -> None:
+        """Have the instance tell when these resources change, and no others."""
+        if uris != self._uris:
+            self._uris = uris
+            self._uris_changed.set()
+
+    def set_level(self, level: str) -> None:
+        """Have a legacy instance send log messages from this level on."""
+        if self._group is not None and self.ref.era == "legacy":
+            params: JsonObject = {"level": level}
+            self._group.start_soon(self._ask_quietly, "logging/setLevel", params)
+
+    async def _keep_listening(self) -> None:
+        try:
+            await self._listen()
+        except* AgentsError:
+            # It is gone, or makes no sense: whoever waits for more than news learns of that.
+            pass
+
+    async def _listen(self) -> None:
+        """Keep the instance telling what somebody here wants to hear."""
+        if self.ref.era == "modern":
+            await self._listen_modern()
+            return
+        told: frozenset[str] = frozenset()
+        while True:
+            self._uris_changed.clear()
+            wanted = self._uris
+            for uri in sorted(told - wanted):
+                await self._ask_quietly("resources/unsubscribe", {"uri": uri})
+            for uri in sorted(wanted - told):
+                await self._ask_quietly("resources/subscribe", {"uri": uri})
+            told = wanted
+            _ = await self._uris_changed.wait()
+
+    async def _listen_modern(self) -> None:
+        """Keep one listen open, for what the instance can tell and somebody wants."""
+        while True:
+            self._uris_changed.clear()
+            wanted = _what_it_tells(self.ref.capabilities)
+            if self._uris:
+                wanted["resourceSubscriptions"] = [*sorted(self._uris)]
+            refused = not wanted
+            if wanted:
+                params: JsonObject = {
+                    "notifications": wanted,
+                    "_meta": mcp.envelope(self._common.info),
+                }
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._cancel_on_change, group)
+                    response = await self._ask("subscriptions/listen", params)
+                    refused = response.error is not None
+                    group.cancel_scope.cancel()
+            if refused:
+                # It cannot tell, or there is nothing to tell.
+                _ = await self._uris_changed.wait()
+            elif not self._uris_changed.is_set():
+                await anyio.sleep(_LISTEN_AGAIN_SECONDS)
+
+    async def _cancel_on_change(self, group: TaskGroup) -> None:
+        _ = await self._uris_changed.wait()
+        group.cancel_scope.cancel()
+
+    async def _ask(self, method: str, params: JsonObject) -> jsonrpc.Response:
+        return await self._upstream.request(Outgoing(method, params), just_wait)
+
+    async def _ask_quietly(self, method: str, params: JsonObject) -> None:
+        with suppress(AgentsError):
+            _ = await self._ask(method, params)
+
+
+def _what_it_tells(capabilities: JsonObject) -> JsonObject:
+    told: JsonObject = {}
+    for name in ("tools", "prompts", "resources"):
+        offered = capabilities.get(name)
+        if isinstance(offered, dict) and offered.get("listChanged") is True:
+            told[f"{name}ListChanged"] = True
+    return told
+
+
+async def just_wait(future: "asyncio.Future[jsonrpc.Response]") -> jsonrpc.Response:
+    """Wait for an answer without anybody who could interrupt that."""
     return await future

@@ -62,6 +62,28 @@ class TokenRevokeRequest(Model):
     id: str
 
 
+class PinsListRequest(Model):
+    """List what is pinned, of one role or of all."""
+
+    op: Literal["pins.list"] = "pins.list"
+    role: RoleField | None = None
+
+
+class PinsDiffRequest(Model):
+    """Tell what differs between a role's pins and its live tools."""
+
+    op: Literal["pins.diff"] = "pins.diff"
+    role: RoleField
+
+
+class PinsApproveRequest(Model):
+    """Pin what a role shows now, if it is still what the operator saw."""
+
+    op: Literal["pins.approve"] = "pins.approve"
+    role: RoleField
+    expect: str
+
+
 Request: TypeAlias = Annotated[
     StatusRequest
     | ApplyRequest
@@ -69,7 +91,10 @@ Request: TypeAlias = Annotated[
     | ShutdownRequest
     | TokenIssueRequest
     | TokenListRequest
-    | TokenRevokeRequest,
+    | TokenRevokeRequest
+    | PinsListRequest
+    | PinsDiffRequest
+    | PinsApproveRequest,
     Field(discriminator="op"),
 ]
 REQUEST: TypeAdapter[Request] = TypeAdapter(Request)

@@ -1,7 +1,8 @@
 """Names that appear in files, addresses and records, each with its own alphabet."""
 
+import hashlib
 import re
-from typing import Annotated, NewType
+from typing import Annotated, Final, NewType
 
 from pydantic import StringConstraints
 
@@ -32,9 +33,31 @@ SecretField = Annotated[SecretName, StringConstraints(pattern=ENVIRONMENT_PATTER
 AgentField = Annotated[AgentName, StringConstraints(pattern=AGENT_PATTERN)]
 
 
-def workload_name(role: RoleName, server: ServerName, generation: int) -> WorkloadName:
-    """Name one generation of one role's instance, as engine, logs and records call it."""
-    return WorkloadName(f"{role}.{server}.g{generation}")
+# The second process of a role with `standby: 1`. Which of the two serves changes.
+SECOND: Final = "2"
+PART_PATTERN = r"^(|2|[lm](-[0-9a-f]{10})?)$"
+
+
+def lane_part(era: str, owner: str) -> str:
+    """Name what sets a lane apart from the other processes of its generation.
+
+    Names of workloads are parts of paths whose length is bounded, and an owner may be called
+    anything: the name holds a hash.
+
+    Args:
+        era: The lane's era, `legacy` or `modern`.
+        owner: Whose alone it is; empty for everybody's.
+    """
+    if not owner:
+        return era[0]
+    return f"{era[0]}-{hashlib.sha256(owner.encode()).hexdigest()[:10]}"
+
+
+def workload_name(
+    role: RoleName, server: ServerName, generation: int, part: str = ""
+) -> WorkloadName:
+    """Name one process of one generation of a role, as engine, logs and records call it."""
+    return WorkloadName(f"{role}.{server}.g{generation}" + (f".{part}" if part else ""))
 
 
 def check_role_name(text: str) -> RoleName:

@@ -13,10 +13,13 @@ from orchestrator.model.names import (
     RoleField,
     SecretField,
     ServerField,
+    ToolField,
 )
+from orchestrator.model.rules import Limits, Readable, Sharing, Sum, ToolRule
 from orchestrator.model.secret import SecretRef
 
 Mode: TypeAlias = Literal["agent", "owner"]
+Standby = Annotated[int, Field(ge=0, le=1)]
 Sentence = Annotated[str, StringConstraints(min_length=3, max_length=500)]
 
 
@@ -77,6 +80,15 @@ class Role(Model):
         env: Plain variables for the instance; never a secret.
         secrets: Variables whose values are resolved at launch.
         restart: How a crashed instance comes back.
+        instances: Who may share a process of the server: all agents of the role, only the calls
+            of one agent, or only those of one session.
+        standby: Warm spares; 1 keeps a second process ready that takes over at once.
+        limits: How much may happen: rates, concurrency, waiting calls.
+        tools: How single tools of its bands are narrowed.
+        sums: What arguments may add up to.
+        resources: URIs, or templates with `{name}` for one path segment, that may be read, or
+            `all`. None are shown unless named here.
+        prompts: Prompts that may be had, or `all`. None are shown unless named here.
     """
 
     role: RoleField
@@ -89,6 +101,13 @@ class Role(Model):
     env: dict[SecretField, str] = Field(default_factory=dict)
     secrets: dict[SecretField, SecretRefField] = Field(default_factory=dict)
     restart: Restart = Restart()
+    instances: Sharing = "per-role"
+    standby: Standby = 0
+    limits: Limits = Limits()
+    tools: dict[ToolField, ToolRule] = Field(default_factory=dict)
+    sums: Annotated[tuple[Sum, ...], Field(strict=False)] = ()
+    resources: Readable = ()
+    prompts: Readable = ()
 
     @property
     def band_names(self) -> tuple[BandName, ...] | None:

@@ -4,8 +4,9 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
+from orchestrator.model.amount import PLAIN_DECIMAL, format_amount, parse_amount
 from orchestrator.model.base import Json, Model, PositiveDuration
 from orchestrator.model.names import ToolField
 
@@ -14,7 +15,21 @@ Sharing: TypeAlias = Literal["per-role", "per-agent", "per-session"]
 # What a server may ask its caller in the middle of a request.
 Asking: TypeAlias = Literal["elicitation", "sampling", "roots"]
 
+# Names, or every one that there is.
+Readable = (
+    Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=2048)], ...], Field(strict=False)
+    ]
+    | Literal["all"]
+)
+Asks = Annotated[tuple[Asking, ...], Field(strict=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Amount = Annotated[
+    Decimal,
+    BeforeValidator(parse_amount),
+    PlainSerializer(format_amount, return_type=str),
+    WithJsonSchema({"type": ["string", "number"], "pattern": PLAIN_DECIMAL, "examples": ["5"]}),
+]
 
 
 class Limit(Model):
@@ -52,9 +67,10 @@ class ToolRule(Model):
     """How a tool is narrowed.
 
     Attributes:
-        arguments: A JSON Schema that arguments have to meet beside the server's own.
+        arguments: A JSON Schema (2020-12, without references) that arguments have to meet beside
+            the server's own; agents see both as one.
         optional: Arguments in `arguments` that a call may leave out; all others have to be given,
-            as nobody knows what the server makes of a missing one.
+            as nobody knows what the server makes of a missing one. Dots lead into objects.
     """
 
     arguments: dict[str, Json] = Field(default_factory=dict)
@@ -62,19 +78,20 @@ class ToolRule(Model):
 
 
 class Sum(Model):
-    """A bound on what an argument may add up to.
+    """A bound on what an argument may add up to, over all agents of the role.
 
     Attributes:
         tool: The tool.
-        argument: The argument, a number or a decimal in a text; dots lead into objects.
+        argument: The argument, a number or a plain decimal in a text, which a call then has to
+            give; dots lead into objects.
         window: The time over which it is added up, ending now.
-        max: The largest sum.
+        max: The largest sum; in quotes, where it has many digits.
     """
 
     tool: ToolField
     argument: Annotated[str, Field(min_length=1, max_length=200)]
     window: PositiveDuration
-    max: Annotated[Decimal, Field(gt=0)]
+    max: Annotated[Amount, Field(gt=0)]
 
 
 class RolePolicy(Model):
@@ -93,9 +110,9 @@ class RolePolicy(Model):
     limits: Limits = Limits()
     tools: dict[ToolField, ToolRule] = Field(default_factory=dict)
     sums: Annotated[tuple[Sum, ...], Field(strict=False)] = ()
-    resources: Annotated[tuple[str, ...], Field(strict=False)] | Literal["all"] = ()
-    prompts: Annotated[tuple[str, ...], Field(strict=False)] | Literal["all"] = ()
-    asks: Annotated[tuple[Asking, ...], Field(strict=False)] = ()
+    resources: Readable = ()
+    prompts: Readable = ()
+    asks: Asks = ()
 
 
 OPEN_TO_TOOLS: Final = RolePolicy()

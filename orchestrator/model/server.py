@@ -15,6 +15,7 @@ from orchestrator.model.names import (
     ToolName,
 )
 from orchestrator.model.role import Mode, SecretRefField, Sentence
+from orchestrator.model.rules import Asks
 
 ToolClass: TypeAlias = Literal["READ", "WRITE", "DESTRUCTIVE"]
 EraChoice: TypeAlias = Literal["auto", "legacy", "modern"]
@@ -162,6 +163,7 @@ class Server(Model):
         probe: When an instance is ready and alive.
         stop: How an instance is stopped.
         bootstrap: What the first start does once.
+        asks: What the server may ask its callers in the middle of a request; nothing by default.
     """
 
     server: ServerField
@@ -176,6 +178,7 @@ class Server(Model):
     probe: Probe = Probe()
     stop: Stop = Stop()
     bootstrap: Bootstrap | None = None
+    asks: Asks = ()
 
     def tools_of(self, bands: tuple[BandName, ...] | None, mode: Mode) -> frozenset[ToolName]:
         """Tell the tools that these bands in this mode promise; None stands for all bands."""

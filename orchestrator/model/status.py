@@ -5,8 +5,33 @@ from typing import Annotated
 from pydantic import Field
 
 from orchestrator.model.base import Model
-from orchestrator.model.names import RoleField
+from orchestrator.model.names import RoleField, ToolField, WorkloadName
+from orchestrator.model.server import ToolClass
 from orchestrator.model.workload import Phase
+
+
+class ProcessStatus(Model):
+    """A further process of a role: its spare, or a lane.
+
+    Attributes:
+        workload: Its name.
+        state: Where it stands.
+        detail: Why it is not ready, in a sentence; empty when it is.
+        era: The protocol era that it speaks; empty while nobody knows.
+        owner: Whose alone it is, an agent or the key of a session; empty for everybody's.
+        pid: The process, or None.
+        restarts: How often it came back.
+        uptime_seconds: How long it has been ready, or None.
+    """
+
+    workload: WorkloadName
+    state: Phase
+    detail: str = ""
+    era: str = ""
+    owner: str = ""
+    pid: int | None = None
+    restarts: int = 0
+    uptime_seconds: float | None = None
 
 
 class RoleStatus(Model):
@@ -23,11 +48,16 @@ class RoleStatus(Model):
         mode: Mode of the server.
         tools: Attested tools, in the server's order; empty until it is ready.
         missing: Promised tools that the live server does not show.
-        pid: Process of the instance, or None.
+        held: Tools that agents do not get, as their definitions are not those that are pinned.
+        classes: Class of each promised tool.
+        pid: Process of the instance that serves, or None.
         generation: Generation of the instance.
         restarts: How often it came back since this generation began.
         uptime_seconds: How long the process has been ready, or None.
         retry_in_seconds: When the next start is tried, or None.
+        instances: Who may share a process.
+        spare: The process that stands by, where the role has one.
+        lanes: Further processes that were started on demand, by name.
         url: Where agents reach it.
     """
 
@@ -41,11 +71,16 @@ class RoleStatus(Model):
     mode: str
     tools: Annotated[tuple[str, ...], Field(strict=False)] = ()
     missing: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    held: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    classes: dict[ToolField, ToolClass] = Field(default_factory=dict)
     pid: int | None = None
     generation: int
     restarts: int = 0
     uptime_seconds: float | None = None
     retry_in_seconds: float | None = None
+    instances: str = "per-role"
+    spare: ProcessStatus | None = None
+    lanes: Annotated[tuple[ProcessStatus, ...], Field(strict=False)] = ()
     url: str = ""
 
 

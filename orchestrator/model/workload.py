@@ -3,10 +3,11 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from orchestrator.model.base import Model
 from orchestrator.model.names import (
+    PART_PATTERN,
     RoleField,
     SecretField,
     ServerField,
@@ -14,7 +15,8 @@ from orchestrator.model.names import (
     WorkloadName,
     workload_name,
 )
-from orchestrator.model.role import Mode, Restart, SecretRefField
+from orchestrator.model.role import Mode, Restart, SecretRefField, Standby
+from orchestrator.model.rules import OPEN_TO_TOOLS, RolePolicy, Sharing
 from orchestrator.model.server import EraChoice, Probe, Stop, ToolClass
 
 
@@ -38,7 +40,9 @@ class WorkloadSpec(Model):
     Attributes:
         role: The role that it serves.
         server: The server that it runs.
-        generation: Grows with every change of the rest.
+        generation: Grows with every change of the rest that needs other processes.
+        part: Which of the generation's processes this is: empty for the first, else its second
+            one or a lane (see `model.names`).
         bands: Bands by name, in the server's order.
         mode: Whose mode it runs in.
         argv: Resolved program, absolute, and arguments.
@@ -52,11 +56,15 @@ class WorkloadSpec(Model):
         restart: How it comes back after a crash.
         probe: When it is ready and alive.
         stop: How it is stopped.
+        sharing: Who may share a process.
+        standby: How many warm spares stand by.
+        policy: What calls may do; of no concern to the process, but for what it may ask.
     """
 
     role: RoleField
     server: ServerField
     generation: Annotated[int, Field(ge=1)] = 1
+    part: Annotated[str, StringConstraints(pattern=PART_PATTERN)] = ""
     bands: Annotated[tuple[str, ...], Field(strict=False)]
     mode: Mode
     argv: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
@@ -70,11 +78,14 @@ class WorkloadSpec(Model):
     restart: Restart
     probe: Probe
     stop: Stop
+    sharing: Sharing = "per-role"
+    standby: Standby = 0
+    policy: RolePolicy = OPEN_TO_TOOLS
 
     @property
     def name(self) -> WorkloadName:
-        """The workload's name: `role.server.gN`."""
-        return workload_name(self.role, self.server, self.generation)
+        """The workload's name: `role.server.gN`, and `.PART` but for the first process."""
+        return workload_name(self.role, self.server, self.generation, self.part)
 
 
 class EngineState(StrEnum):

@@ -95,6 +95,21 @@ def check_standard(
         raise HeaderMismatchError(f"The mcp-name header does not match the body's {parameter!r}")
 
 
+def write_standard(version: str, method: str, params: JsonObject) -> list[tuple[str, str]]:
+    """Write the headers that repeat a modern message.
+
+    Args:
+        version: The revision, a plain word.
+        method: The method, a plain word.
+        params: The message's parameters.
+    """
+    headers = [("mcp-protocol-version", version), ("mcp-method", method)]
+    parameter = NAME_PARAMETER.get(method)
+    if parameter is not None and isinstance(name := params.get(parameter), str):
+        headers.append(("mcp-name", encode_value(name)))
+    return headers
+
+
 @dataclass(frozen=True, slots=True)
 class ParameterHeader:
     """One argument that a header has to repeat.
@@ -153,6 +168,20 @@ def _walk(schema: Json) -> Iterator[tuple[tuple[str, ...] | None, JsonObject]]:
                 stack.extend((None, child) for child in value.values())
 
 
+def write_parameters(rules: tuple[ParameterHeader, ...], arguments: Json) -> list[tuple[str, str]]:
+    """Write the headers that repeat the arguments of a call; no argument, no header.
+
+    Args:
+        rules: What the tool asks for.
+        arguments: The call's arguments.
+    """
+    return [
+        (rule.name.decode("ascii"), encode_value(text))
+        for rule in rules
+        if (text := _write(_value_at(arguments, rule.path))) is not None
+    ]
+
+
 def check_parameters(
     rules: tuple[ParameterHeader, ...],
     arguments: JsonObject,
@@ -192,7 +221,7 @@ def check_parameters(
             raise HeaderMismatchError(f"The {name} header does not match its argument")
 
 
-def _value_at(arguments: JsonObject, path: tuple[str, ...]) -> Json:
+def _value_at(arguments: Json, path: tuple[str, ...]) -> Json:
     node: Json = arguments
     for key in path:
         if not isinstance(node, dict):

@@ -10,7 +10,7 @@ describes itself.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from orchestrator.errors import InvalidParamsError, NotRelayedError, UnsupportedVersionError
 from orchestrator.model.base import Json, JsonObject
@@ -38,11 +38,8 @@ SERVER_INFO_KEY: Final = "io.modelcontextprotocol/serverInfo"
 PROGRESS_TOKEN_KEY: Final = "progressToken"  # noqa: S105 - the name of a field of the protocol
 REQUEST_ID_KEY: Final = "dev.bandmaster/requestId"
 
-# What belongs to the connection between a caller and the gateway, or asks for notifications that
-# the gateway does not relay.
-_OF_THIS_HOP: Final = frozenset(
-    {VERSION_KEY, CLIENT_INFO_KEY, CLIENT_CAPABILITIES_KEY, LOG_LEVEL_KEY, PROGRESS_TOKEN_KEY}
-)
+# What belongs to the connection between a caller and the gateway.
+_OF_THIS_HOP: Final = frozenset({VERSION_KEY, CLIENT_INFO_KEY, CLIENT_CAPABILITIES_KEY})
 _MODERN_RESULT_KEYS: Final = ("resultType", "ttlMs", "cacheScope")
 
 # Source: MCP 2026-07-28, Streamable HTTP, and the SDK for the rest: codes without a row go out
@@ -64,59 +61,107 @@ NAME_PARAMETER: Final[Mapping[str, str]] = MappingProxyType(
     {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 )
 
-Served: TypeAlias = Literal["initialize", "server/discover", "ping", "tools/list", "tools/call"]
-# Default deny: resources, prompts, completion and logging are not relayed.
-SERVED: Final[Mapping[Era, Mapping[str, Served]]] = MappingProxyType(
+_BOTH: Final = frozenset(
     {
-        "legacy": MappingProxyType(
-            {
-                "initialize": "initialize",
-                "ping": "ping",
-                "tools/list": "tools/list",
-                "tools/call": "tools/call",
-            }
-        ),
-        "modern": MappingProxyType(
-            {
-                "server/discover": "server/discover",
-                "tools/list": "tools/list",
-                "tools/call": "tools/call",
-            }
-        ),
+        "tools/list",
+        "tools/call",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+        "prompts/list",
+        "prompts/get",
+        "completion/complete",
+    }
+)
+# Default deny: what is not here is not served, extensions and experiments included.
+SERVED: Final[Mapping[Era, frozenset[str]]] = MappingProxyType(
+    {
+        "legacy": _BOTH
+        | {
+            "initialize",
+            "ping",
+            "logging/setLevel",
+            "resources/subscribe",
+            "resources/unsubscribe",
+        },
+        "modern": _BOTH | {"server/discover", "subscriptions/listen"},
     }
 )
 
-# How long a caller may keep a list: short, as nothing tells it yet that the list has changed.
+# Parameters that are passed on, beside `_meta`; whatever else a caller writes is left behind.
+KNOWN_PARAMETERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "tools/call": ("name", "arguments"),
+        "prompts/get": ("name", "arguments"),
+        "resources/read": ("uri",),
+        "completion/complete": ("ref", "argument", "context"),
+        "resources/list": ("cursor",),
+        "resources/templates/list": ("cursor",),
+        "prompts/list": ("cursor",),
+    }
+)
+# A server may answer these with questions instead of a result.
+ASKING_METHODS: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
+# Source: MCP 2026-07-28, caching.
+CACHEABLE_METHODS: Final = frozenset(
+    {
+        "server/discover",
+        "tools/list",
+        "prompts/list",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+    }
+)
+# What a server asks its caller, and the capability that a caller needs for it.
+ASKED_CAPABILITY: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "elicitation/create": "elicitation",
+        "sampling/createMessage": "sampling",
+        "roots/list": "roots",
+    }
+)
+# From the least to the most serious. Source: RFC 5424, as MCP takes it over.
+LOG_LEVELS: Final = (
+    "debug",
+    "info",
+    "notice",
+    "warning",
+    "error",
+    "critical",
+    "alert",
+    "emergency",
+)
+
+# How long a caller may keep a list: short, as a caller need not listen for changes.
 LIST_TTL_MS: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """The parameters of `tools/call` that the gateway relays.
+    """The parameters of `tools/call` that decisions are made by.
 
     Attributes:
         name: The tool.
         arguments: Its arguments, None when the caller gave none.
-        meta: The caller's `_meta`, empty when there was none.
     """
 
     name: str
     arguments: JsonObject | None
-    meta: JsonObject
 
 
 def parse_tool_call(params: JsonObject) -> ToolCall:
-    """Read the parameters of `tools/call`; unknown ones are left behind.
+    """Read the parameters of `tools/call`.
 
     Raises:
-        InvalidParamsError: The name is no text, or arguments or `_meta` are no objects.
+        InvalidParamsError: The name is no text, or the arguments are no object.
     """
     name, arguments = params.get("name"), params.get("arguments")
     if not isinstance(name, str):
         raise InvalidParamsError("Invalid params: `name` must be a text")
     if arguments is not None and not isinstance(arguments, dict):
         raise InvalidParamsError("Invalid params: `arguments` must be an object")
-    return ToolCall(name, arguments, parse_meta(params))
+    return ToolCall(name, arguments)
 
 
 def parse_meta(params: JsonObject) -> JsonObject:
@@ -180,20 +225,51 @@ def agree_on_version(params: JsonObject) -> str:
     return asked if asked in LEGACY_VERSIONS else LATEST_LEGACY
 
 
-def initialize_result(version: str, server_info: JsonObject) -> JsonObject:
-    """Build the answer to `initialize`; tools are all that is relayed."""
+def offered_capabilities(
+    upstream: JsonObject, *, resources: bool, prompts: bool, era: Era
+) -> JsonObject:
+    """Tell what the gateway offers to callers of this era: what it relays, and no more.
+
+    Args:
+        upstream: Capabilities that the instance told.
+        resources: Whether the role may read any.
+        prompts: Whether the role may have any.
+        era: The era of the caller.
+    """
+    offered: JsonObject = {"tools": {"listChanged": True}}
+    if resources and isinstance(told := upstream.get("resources"), dict):
+        subscribe: JsonObject = {"subscribe": True} if told.get("subscribe") is True else {}
+        offered["resources"] = {"listChanged": True} | subscribe
+    if prompts and "prompts" in upstream:
+        offered["prompts"] = {"listChanged": True}
+    if (resources or prompts) and "completions" in upstream:
+        offered["completions"] = {}
+    if "logging" in upstream or era == "legacy":
+        # A session may set its level in any case: a server without logs just has none to give.
+        offered["logging"] = {}
+    return offered
+
+
+def initialize_result(
+    version: str, server_info: JsonObject, capabilities: JsonObject, instructions: str
+) -> JsonObject:
+    """Build the answer to `initialize`."""
+    told: JsonObject = {"instructions": instructions} if instructions else {}
     return {
         "protocolVersion": version,
-        "capabilities": {"tools": {}},
+        "capabilities": capabilities,
         "serverInfo": server_info,
+        **told,
     }
 
 
-def discover_result() -> JsonObject:
-    """Build the answer to `server/discover`; tools are all that is relayed."""
+def discover_result(capabilities: JsonObject, instructions: str) -> JsonObject:
+    """Build the answer to `server/discover`."""
+    told: JsonObject = {"instructions": instructions} if instructions else {}
     return {
         "supportedVersions": [*MODERN_VERSIONS],
-        "capabilities": {"tools": {}},
+        "capabilities": capabilities,
+        **told,
         "ttlMs": LIST_TTL_MS,
         "cacheScope": "private",
     }
@@ -207,38 +283,64 @@ def list_result(tools: tuple[JsonObject, ...]) -> JsonObject:
     return {"tools": [*tools], "ttlMs": LIST_TTL_MS, "cacheScope": "private"}
 
 
-def upstream_call(call: ToolCall, era: Era, client_info: JsonObject, request_id: str) -> JsonObject:
-    """Write the parameters of a call as an instance of this era gets them.
+def upstream_params(
+    method: str,
+    params: JsonObject,
+    meta: JsonObject,
+    era: Era,
+    envelope: JsonObject,
+    request_id: str,
+) -> JsonObject:
+    """Write the parameters of a request as an instance of this era gets them.
 
     Args:
-        call: The call, as parsed.
+        method: The method.
+        params: The caller's parameters.
+        meta: The caller's `_meta`.
         era: The era of the instance.
-        client_info: What the gateway says of itself.
+        envelope: What a modern request describes itself with.
         request_id: The gateway's id of the request; it goes along in `_meta`.
     """
-    meta = {key: value for key, value in call.meta.items() if key not in _OF_THIS_HOP}
-    meta[REQUEST_ID_KEY] = request_id
+    passed = {key: value for key, value in meta.items() if key not in _OF_THIS_HOP}
+    passed[REQUEST_ID_KEY] = request_id
     if era == "modern":
-        meta |= envelope(client_info)
-    params: JsonObject = {"name": call.name, "_meta": meta}
-    if call.arguments is not None:
-        params["arguments"] = call.arguments
-    return params
+        passed |= envelope
+    else:
+        _ = passed.pop(LOG_LEVEL_KEY, None)
+    known = KNOWN_PARAMETERS.get(method, ())
+    written: JsonObject = {key: params[key] for key in known if params.get(key) is not None}
+    written["_meta"] = passed
+    return written
 
 
-def envelope(client_info: JsonObject) -> JsonObject:
+def envelope(client_info: JsonObject, capabilities: JsonObject | None = None) -> JsonObject:
     """Write the `_meta` that a modern request describes itself with.
 
-    No capability is declared, so that a conforming server never asks the caller anything.
+    Args:
+        client_info: What the gateway says of itself.
+        capabilities: What the caller can be asked; nothing if None, and a conforming server then
+            never asks.
     """
-    return {VERSION_KEY: LATEST_MODERN, CLIENT_CAPABILITIES_KEY: {}, CLIENT_INFO_KEY: client_info}
+    return {
+        VERSION_KEY: LATEST_MODERN,
+        CLIENT_CAPABILITIES_KEY: capabilities or {},
+        CLIENT_INFO_KEY: client_info,
+    }
 
 
-def result_for(era: Era, result: JsonObject, server_info: JsonObject) -> JsonObject:
-    """Write a result as a caller of this era gets it.
+def cut_capabilities(declared: Json, asks: tuple[str, ...]) -> JsonObject:
+    """Keep what a caller declared of what the server may ask at all."""
+    if not isinstance(declared, dict):
+        return {}
+    return {name: value for name in asks if isinstance(value := declared.get(name), dict)}
+
+
+def result_for(era: Era, method: str, result: JsonObject, server_info: JsonObject) -> JsonObject:
+    """Write a complete result as a caller of this era gets it.
 
     Args:
         era: The era of the caller.
+        method: The method that it answers.
         result: A complete result, of either era; it is changed and returned.
         server_info: What the gateway says of itself.
     """
@@ -251,17 +353,29 @@ def result_for(era: Era, result: JsonObject, server_info: JsonObject) -> JsonObj
             if not meta:
                 del result["_meta"]
         return result
-    result["resultType"] = "complete"
+    if "resultType" not in result:
+        result["resultType"] = "complete"
+    if method in CACHEABLE_METHODS and result["resultType"] == "complete":
+        told = result.get("ttlMs")
+        if isinstance(told, bool) or not isinstance(told, int | float):
+            told = 0
+        result["ttlMs"] = max(0, min(int(told), LIST_TTL_MS))
+        # What one role may see depends on the role.
+        result["cacheScope"] = "private"
     stamp: JsonObject = {SERVER_INFO_KEY: server_info}
     result["_meta"] = meta | stamp if isinstance(meta, dict) else stamp
     return result
 
 
-def check_relayed(result: JsonObject) -> None:
-    """Refuse a result that only a caller with a capability could use.
+def check_result_type(method: str, result: JsonObject) -> bool:
+    """Tell whether a result asks its caller for more.
 
     Raises:
-        NotRelayedError: The server asks the caller something, or uses an extension.
+        NotRelayedError: It is of a kind that the gateway does not relay.
     """
-    if result.get("resultType", "complete") != "complete":
-        raise NotRelayedError("The tool asks its caller for more, which is not available here")
+    kind = result.get("resultType", "complete")
+    if kind == "complete":
+        return False
+    if kind == "input_required" and method in ASKING_METHODS:
+        return True
+    raise NotRelayedError("The tool answers with something that is not available here")

@@ -4,10 +4,12 @@ The server holds both FIFOs read-write and so do we: neither end ever sees the o
 is under way outlives either. So the end of the server is not seen here, but in the engine's feed.
 """
 
+import asyncio
 import fcntl
 import os
 import stat
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Self, final
@@ -23,6 +25,7 @@ PIPE_BYTES = 1024 * 1024
 _READ_BYTES = 1024 * 1024
 # How many lines are given out before others get a turn; one read may bring half a million.
 _LINES_AT_ONCE = 32
+_BROKEN = (OSError, anyio.ClosedResourceError, UpstreamProtocolError)
 
 
 @final
@@ -55,11 +58,20 @@ class Channel:
         self._closed = False
         self._lock = anyio.Lock(fast_acquire=True)
         self._unsent: bytes | memoryview = b"\n" if resume else b""
+        # Whether `_unsent` is what was put before the first line, and no line itself.
+        self._is_leading = resume
         self._lines: deque[bytes] = deque()
         self._given = 0
         self._begun: list[bytes] = []
         self._begun_bytes = 0
         self._in_doubt = resume
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pushed: deque[bytes] = deque()
+        self._pushed_bytes = 0
+        self._awaits_room = False
+        self._reads_on = False
+        self._on_line: Callable[[bytes], None] | None = None
+        self._on_broken: Callable[[Exception], None] | None = None
 
     def __enter__(self) -> Self:
         """Keep it open for the length of the block."""
@@ -73,9 +85,103 @@ class Channel:
         """Close both FIFOs; whoever waits on them gets `anyio.ClosedResourceError`."""
         if not self._closed:
             self._closed = True
+            if self._loop is not None:
+                _ = self._loop.remove_reader(self._outlet)
+                _ = self._loop.remove_writer(self._inlet)
             for descriptor in (self._inlet, self._outlet):
                 anyio.notify_closing(descriptor)
                 os.close(descriptor)
+
+    # One owner that takes what comes, and never waits: no task has to run for a line.
+
+    def attach(
+        self, on_line: Callable[[bytes], None], on_broken: Callable[[Exception], None]
+    ) -> None:
+        """Hand over lines from now on; `send` and `receive` are not to be used any more.
+
+        Args:
+            on_line: Takes each line.
+            on_broken: Is told, at most once, that no more lines will come, and why.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._on_line = on_line
+        self._on_broken = on_broken
+        self._loop.add_reader(self._outlet, self._read_some)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much of what was pushed waits for the server to read."""
+        return self._pushed_bytes
+
+    def push(self, line: bytes) -> None:
+        """Write one line now, or as soon as the server reads.
+
+        Raises:
+            ClosedResourceError: The channel was closed.
+        """
+        self._require_open()
+        self._pushed.append(line)
+        self._pushed_bytes += len(line)
+        if not self._awaits_room:
+            self._write_some()
+
+    def _write_some(self) -> None:
+        if self._closed or self._loop is None:
+            return
+        try:
+            while self._unsent or self._pushed:
+                if not self._unsent:
+                    self._unsent = self._pushed[0] + b"\n"
+                written = os.write(self._inlet, self._unsent)
+                if written < len(self._unsent):
+                    self._unsent = memoryview(self._unsent)[written:]
+                    continue
+                self._unsent = b""
+                if not self._is_leading:
+                    self._pushed_bytes -= len(self._pushed.popleft())
+                self._is_leading = False
+        except BlockingIOError:
+            if not self._awaits_room:
+                self._awaits_room = True
+                self._loop.add_writer(self._inlet, self._write_some)
+            return
+        except OSError as error:
+            self._break(error)
+            return
+        if self._awaits_room:
+            self._awaits_room = False
+            _ = self._loop.remove_writer(self._inlet)
+
+    def _read_on(self) -> None:
+        self._reads_on = False
+        self._read_some()
+
+    def _read_some(self) -> None:
+        if self._closed or self._on_line is None or self._loop is None:
+            return
+        try:
+            if not self._lines:
+                self._take(os.read(self._outlet, _READ_BYTES))
+            for _ in range(_LINES_AT_ONCE):
+                if not self._lines or self._closed:
+                    return
+                self._on_line(self._lines.popleft())
+        except BlockingIOError:
+            return
+        except _BROKEN as error:
+            self._break(error)
+            return
+        # A server that writes without end must not keep everybody else from running.
+        if not self._reads_on:
+            self._reads_on = True
+            _ = self._loop.call_soon(self._read_on)
+
+    def _break(self, error: Exception) -> None:
+        if self._loop is not None:
+            _ = self._loop.remove_reader(self._outlet)
+            _ = self._loop.remove_writer(self._inlet)
+        if self._on_broken is not None:
+            self._on_broken(error)
 
     async def send(self, line: bytes) -> None:
         """Write one line; returns when all of it is in the pipe.

@@ -1,6 +1,8 @@
 """Which process a pid means: start time and boot beside it, so that no reused pid is believed."""
 
 import os
+import socket
+import struct
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -68,6 +70,18 @@ def command_line(pid: int) -> tuple[str, ...]:
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return ()
     return tuple(part.decode(errors="surrogateescape") for part in data.split(b"\0")[:-1])
+
+
+def peer_of(connection: socket.socket) -> tuple[int, int]:
+    """Tell pid and uid of the process at the other end of a connected unix socket.
+
+    Source: unix(7), SO_PEERCRED: the credentials that were in effect at connect(2), or at listen(2)
+    where the other end is the listener.
+    """
+    size = struct.calcsize("3i")
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    pid, uid, _ = struct.unpack("3i", data)
+    return pid, uid
 
 
 def processor_seconds(pid: int) -> float:

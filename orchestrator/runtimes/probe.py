@@ -5,18 +5,19 @@ Source: MCP 2026-07-28 and 2025-11-25, Lifecycle and Tools; stdio clients that s
 """
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from itertools import count
-from typing import TypeGuard, cast, final
+from typing import Final, TypeGuard, cast, final
 
 import anyio
 import orjson
 
-from orchestrator.errors import UpstreamProtocolError, WorkloadNotReadyError
+from orchestrator.errors import UpstreamError, UpstreamProtocolError, WorkloadNotReadyError
 from orchestrator.model.base import Json, JsonObject
+from orchestrator.model.rules import Asking
 from orchestrator.model.server import EraChoice
 from orchestrator.model.snapshot import Era
 from orchestrator.runtimes.channel import Channel
@@ -32,6 +33,29 @@ _LISTINGS = 5
 _SHOWN = 200
 _META = "io.modelcontextprotocol/"
 _METHOD_NOT_FOUND = -32601
+_INSTRUCTIONS: Final = 16_384
+# What is relayed, with the flags that say how; whatever else a server claims is left out.
+_ABILITIES: Final[Mapping[str, tuple[str, ...]]] = {
+    "tools": ("listChanged",),
+    "resources": ("listChanged", "subscribe"),
+    "prompts": ("listChanged",),
+    "completions": (),
+    "logging": (),
+}
+# Source: MCP 2025-11-25 and 2026-07-28, client capabilities; an empty `elicitation` would mean
+# forms only.
+_ASKING: Final[Mapping[Asking, JsonObject]] = {
+    "elicitation": {"form": {}, "url": {}},
+    "sampling": {},
+    "roots": {},
+}
+
+
+@final
+class EraRefusedError(UpstreamError):
+    """The server says that it does not speak the era that it was opened in."""
+
+    code = "upstream.protocol"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +66,10 @@ class Attested:
         era: The era that its process is in from now on.
         protocol_version: The revision agreed with it.
         server_info: What it says of itself (`name`, `title`, `version`, `websiteUrl`), a claim.
-        capabilities: What it says it can.
+        capabilities: What it says it can, cut to what is relayed.
         tools: All its tools as it described them, in its order.
         rubbish: The first line on its stdout that was no MCP, shortened; empty without one.
+        instructions: What it says that models should know, shortened; empty if it said nothing.
     """
 
     era: Era
@@ -53,15 +78,22 @@ class Attested:
     capabilities: JsonObject
     tools: tuple[JsonObject, ...]
     rubbish: str = ""
+    instructions: str = ""
 
 
-async def probe(
+def declared(asks: Collection[Asking]) -> JsonObject:
+    """Tell the client capabilities that allow a server to ask for exactly this."""
+    return {name: dict(settings) for name, settings in _ASKING.items() if name in asks}
+
+
+async def probe(  # noqa: PLR0913  each is a thing of its own
     channel: Channel,
     era: EraChoice,
     *,
     prefix: str,
     startup: timedelta = timedelta(seconds=60),
     silence: timedelta = SILENCE,
+    asks: Collection[Asking] = (),
 ) -> Attested:
     """Open a fresh server and learn its tools. Nobody else may read the channel meanwhile.
 
@@ -71,12 +103,14 @@ async def probe(
         prefix: Beginning of every request id, unique for each boot of the caller.
         startup: How long all of it may take.
         silence: How long an unanswered `server/discover`, or rubbish without any answer, is borne.
+        asks: What it is told that it may ask its callers.
 
     Raises:
         WorkloadNotReadyError: It did not answer in time, or what it writes is no MCP.
+        EraRefusedError: It does not speak the era.
         UpstreamProtocolError: It answered against the protocol.
     """
-    talk = _Conversation(channel, prefix, silence.total_seconds())
+    talk = _Conversation(channel, prefix, silence.total_seconds(), declared(asks))
     with anyio.move_on_after(startup.total_seconds()):
         opened = await _open(talk, era)
         tools: tuple[JsonObject, ...] = ()
@@ -89,12 +123,18 @@ async def probe(
             capabilities=opened.capabilities,
             tools=tools,
             rubbish=talk.rubbish,
+            instructions=opened.instructions,
         )
     raise talk.not_ready(f"within {startup.total_seconds():g} s")
 
 
 async def list_tools(
-    channel: Channel, era: Era, *, prefix: str, startup: timedelta
+    channel: Channel,
+    era: Era,
+    *,
+    prefix: str,
+    startup: timedelta,
+    asks: Collection[Asking] = (),
 ) -> tuple[JsonObject, ...]:
     """Learn the tools of a server that an earlier run of the caller opened already.
 
@@ -103,12 +143,13 @@ async def list_tools(
         era: The era in which it was opened.
         prefix: Beginning of every request id, unique for each boot of the caller.
         startup: How long all of it may take.
+        asks: What it was told that it may ask its callers.
 
     Raises:
         WorkloadNotReadyError: It did not answer in time.
         UpstreamProtocolError: It answered against the protocol.
     """
-    talk = _Conversation(channel, prefix, SILENCE.total_seconds())
+    talk = _Conversation(channel, prefix, SILENCE.total_seconds(), declared(asks))
     with anyio.move_on_after(startup.total_seconds()):
         return await _list_tools(talk, era)
     raise talk.not_ready(f"within {startup.total_seconds():g} s")
@@ -129,9 +170,10 @@ class Dialogue:
 
         Raises:
             WorkloadNotReadyError: What it writes is no MCP.
+            EraRefusedError: It does not speak the era.
             UpstreamProtocolError: It answered against the protocol.
         """
-        talk = _Conversation(channel, prefix, SILENCE.total_seconds())
+        talk = _Conversation(channel, prefix, SILENCE.total_seconds(), {})
         opened = await _open(talk, era)
         return cls(talk, opened.era)
 
@@ -143,7 +185,7 @@ class Dialogue:
         """
         params: JsonObject = {"name": name, "arguments": arguments}
         wanted = await self._talk.request(
-            "tools/call", _modern(params) if self._era == "modern" else params
+            "tools/call", self._talk.envelope(params) if self._era == "modern" else params
         )
         reply = await self._talk.answer({wanted})
         if reply.error is not None:
@@ -157,15 +199,15 @@ class Dialogue:
 async def _open(talk: "_Conversation", era: EraChoice) -> Attested:
     match era:
         case "modern":
-            discover = await talk.request("server/discover", _modern({}))
+            discover = await talk.request("server/discover", talk.envelope({}))
             reply = await talk.answer({discover})
             if reply.error is not None:
-                raise UpstreamProtocolError(f"the server refused server/discover: {reply.reason}")
+                raise EraRefusedError(f"the server refused server/discover: {reply.reason}")
             return _discovered(reply.result)
         case "legacy":
             return await _initialize(talk, None)
         case "auto":
-            discover = await talk.request("server/discover", _modern({}))
+            discover = await talk.request("server/discover", talk.envelope({}))
             reply = await talk.answer_or_silence({discover})
             if reply is None:
                 return await _initialize(talk, discover)
@@ -185,7 +227,7 @@ async def _initialize(talk: "_Conversation", discover: str | None) -> Attested:
     """
     params: JsonObject = {
         "protocolVersion": LEGACY,
-        "capabilities": {},
+        "capabilities": talk.capabilities,
         "clientInfo": _client_info(),
     }
     initialize = await talk.request("initialize", params)
@@ -202,19 +244,20 @@ async def _initialize(talk: "_Conversation", discover: str | None) -> Attested:
             return _discovered(reply.result)
         if reply.id == initialize:
             refusal = reply.reason
-    raise UpstreamProtocolError(f"the server refused initialize: {refusal}")
+    raise EraRefusedError(f"the server refused initialize: {refusal}")
 
 
 def _initialized(result: JsonObject) -> Attested:
     spoken = result.get("protocolVersion")
     if not isinstance(spoken, str) or spoken not in LEGACY_SPOKEN:
-        raise UpstreamProtocolError("the server agreed to no protocol revision that we speak")
+        raise EraRefusedError("the server agreed to no protocol revision that we speak")
     return Attested(
         era="legacy",
         protocol_version=spoken,
         server_info=_claims(_object(result.get("serverInfo"), "serverInfo")),
-        capabilities=_object(result.get("capabilities"), "capabilities"),
+        capabilities=_abilities(_object(result.get("capabilities"), "capabilities")),
         tools=(),
+        instructions=_instructions(result),
     )
 
 
@@ -226,14 +269,15 @@ def _speaks_modern(result: JsonObject) -> bool:
 def _discovered(result: JsonObject) -> Attested:
     _require_complete(result, "server/discover")
     if not _speaks_modern(result):
-        raise UpstreamProtocolError(f"the server does not speak {MODERN}")
+        raise EraRefusedError(f"the server does not speak {MODERN}")
     meta = _object(result.get("_meta", {}), "_meta")
     return Attested(
         era="modern",
         protocol_version=MODERN,
         server_info=_claims(_object(meta.get(_META + "serverInfo", {}), "serverInfo")),
-        capabilities=_object(result.get("capabilities"), "capabilities"),
+        capabilities=_abilities(_object(result.get("capabilities"), "capabilities")),
         tools=(),
+        instructions=_instructions(result),
     )
 
 
@@ -255,7 +299,9 @@ async def _list_once(talk: "_Conversation", era: Era) -> tuple[JsonObject, ...]:
     cursors: set[str] = set()
     params: JsonObject = {}
     for _ in range(PAGES):
-        request = await talk.request("tools/list", _modern(params) if era == "modern" else params)
+        request = await talk.request(
+            "tools/list", talk.envelope(params) if era == "modern" else params
+        )
         reply = await talk.answer({request})
         if reply.error is not None:
             raise UpstreamProtocolError(f"the server refused tools/list: {reply.reason}")
@@ -313,7 +359,10 @@ class _Reply:
 class _Conversation:
     """Requests and their replies; everything else that a server may say is dealt with."""
 
-    def __init__(self, channel: Channel, prefix: str, silence: float) -> None:
+    def __init__(
+        self, channel: Channel, prefix: str, silence: float, capabilities: JsonObject
+    ) -> None:
+        self.capabilities = capabilities
         self._channel = channel
         self._prefix = prefix
         self._silence = silence
@@ -334,6 +383,15 @@ class _Conversation:
             f"the server did not answer {self._asked} {when}",
             hint="Look into its log; its start may need more time (probe.startup).",
         )
+
+    def envelope(self, params: JsonObject) -> JsonObject:
+        """Add what every modern request says of its sender."""
+        meta: JsonObject = {
+            _META + "protocolVersion": MODERN,
+            _META + "clientCapabilities": self.capabilities,
+            _META + "clientInfo": _client_info(),
+        }
+        return {**params, "_meta": meta}
 
     async def request(self, method: str, params: JsonObject) -> str:
         self._asked = method
@@ -395,7 +453,7 @@ class _Conversation:
         return _Reply(identity, _object(message.get("result"), "result"), None)
 
     async def _serve(self, method: str, identity: str | int) -> None:
-        """Answer a request of the server: we declared no capability, so there is only `ping`."""
+        """Answer a request of the server: it may ask callers, and there is none yet but `ping`."""
         message: JsonObject = {"jsonrpc": "2.0", "id": identity}
         if method == "ping":
             message["result"] = {}
@@ -413,15 +471,6 @@ def _read(line: bytes) -> JsonObject | None:
     if not _is_object(message) or message.get("jsonrpc") != "2.0":
         return None
     return message
-
-
-def _modern(params: JsonObject) -> JsonObject:
-    meta: JsonObject = {
-        _META + "protocolVersion": MODERN,
-        _META + "clientCapabilities": {},
-        _META + "clientInfo": _client_info(),
-    }
-    return {**params, "_meta": meta}
 
 
 def _client_info() -> JsonObject:
@@ -445,6 +494,21 @@ def _claims(info: JsonObject) -> JsonObject:
         for key in ("name", "title", "version", "websiteUrl")
         if isinstance(value := info.get(key), str)
     }
+
+
+def _abilities(claimed: JsonObject) -> JsonObject:
+    """Keep what a server says it can, as far as it is relayed; it goes into the state, too."""
+    kept: JsonObject = {}
+    for name, flags in _ABILITIES.items():
+        settings = claimed.get(name)
+        if isinstance(settings, dict):
+            kept[name] = {flag: True for flag in flags if settings.get(flag) is True}
+    return kept
+
+
+def _instructions(result: JsonObject) -> str:
+    said = result.get("instructions")
+    return said[:_INSTRUCTIONS] if isinstance(said, str) else ""
 
 
 def _object(value: Json, what: str) -> JsonObject:

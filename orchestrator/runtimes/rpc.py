@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import SocketAttribute, SocketStream
 
 from orchestrator.errors import RuntimeUnavailableError
-from orchestrator.runtimes.seat_client import listener_of
+from orchestrator.runtimes.identity import peer_of
 
 USER = "agents"
 _RESPONSE_LIMIT = 16 * 1024 * 1024
@@ -98,7 +98,7 @@ class EngineRpc:
 
 def _check(stream: SocketStream) -> int:
     """See that the listener is this user's; tell its pid."""
-    pid, uid = listener_of(stream.extra(SocketAttribute.raw_socket))  # noqa: S610 - no Django
+    pid, uid = peer_of(stream.extra(SocketAttribute.raw_socket))  # noqa: S610 - no Django
     if uid != os.geteuid():
         raise RuntimeUnavailableError("another user listens on the engine's socket")
     return pid

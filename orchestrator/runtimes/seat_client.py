@@ -2,11 +2,11 @@
 
 import os
 import socket
-import struct
 from enum import Enum
 from pathlib import Path
 
 from orchestrator.errors import WorkloadStartError
+from orchestrator.runtimes.identity import peer_of
 
 CONNECT_SECONDS = 1.0
 ANSWER_SECONDS = 10.0
@@ -40,7 +40,7 @@ def attempt(directory: Path, pid: int, frame: bytes) -> Attempt:
             connect_below(peer, directory, "seat.sock")
         except OSError:
             return Attempt.NOBODY
-        if listener_of(peer) != (pid, os.geteuid()):
+        if peer_of(peer) != (pid, os.geteuid()):
             return Attempt.STRANGER
         peer.settimeout(ANSWER_SECONDS)
         try:
@@ -61,17 +61,6 @@ def connect_below(peer: socket.socket, directory: Path, name: str) -> None:
         peer.connect(f"/proc/self/fd/{descriptor}/{name}")
     finally:
         os.close(descriptor)
-
-
-def listener_of(peer: socket.socket) -> tuple[int, int]:
-    """Tell pid and uid of the process that listens at the other end of a connected unix socket.
-
-    Source: unix(7), SO_PEERCRED: the credentials that were in effect at listen(2).
-    """
-    size = struct.calcsize("3i")
-    data = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-    pid, uid, _ = struct.unpack("3i", data)
-    return pid, uid
 
 
 def _read(peer: socket.socket) -> bytes:

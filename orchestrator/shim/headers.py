@@ -7,9 +7,14 @@ import re
 from typing import Final, TypeAlias, final
 
 from orchestrator.errors import InvalidParamsError
-from orchestrator.model.base import Json, JsonObject
+from orchestrator.model.base import JsonObject
 from orchestrator.protocol import mcp
-from orchestrator.protocol.headers import ParameterHeader, encode_value, parameter_headers
+from orchestrator.protocol.headers import (
+    ParameterHeader,
+    parameter_headers,
+    write_parameters,
+    write_standard,
+)
 
 Headers: TypeAlias = list[tuple[str, str]]
 
@@ -61,30 +66,11 @@ class HeaderWriter:
             return [] if method == "initialize" else self._write_legacy()
         if not _WORD.fullmatch(version) or not _WORD.fullmatch(method):
             raise InvalidParamsError("the method and the protocol version must be plain words")
-        headers = [("mcp-protocol-version", version), ("mcp-method", method)]
-        parameter = mcp.NAME_PARAMETER.get(method)
-        if parameter is not None and isinstance(name := params.get(parameter), str):
-            headers.append(("mcp-name", encode_value(name)))
-            if method == "tools/call":
-                headers += _repeat(self._rules.get(name, ()), params.get("arguments"))
+        headers = write_standard(version, method, params)
+        if method == "tools/call" and isinstance(name := params.get("name"), str):
+            headers += write_parameters(self._rules.get(name, ()), params.get("arguments"))
         return headers
 
     def _write_legacy(self) -> Headers:
         known = (("mcp-protocol-version", self._version), ("mcp-session-id", self._session))
         return [(name, value) for name, value in known if value is not None]
-
-
-def _repeat(rules: tuple[ParameterHeader, ...], arguments: Json) -> Headers:
-    headers: Headers = []
-    for rule in rules:
-        value = arguments
-        for key in rule.path:
-            value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, bool):
-            text = "true" if value else "false"
-        elif isinstance(value, str | int | float):
-            text = str(value)
-        else:
-            continue  # no argument, no header
-        headers.append((rule.name.decode("ascii"), encode_value(text)))
-    return headers

@@ -24,6 +24,7 @@ from orchestrator.errors import (
     TargetUnavailableError,
     UpstreamProtocolError,
 )
+from orchestrator.runtimes.ports import listeners
 
 _CONNECT_SECONDS: Final = 5.0
 _CHUNK_BYTES: Final = 262_144
@@ -243,24 +244,14 @@ def _check_owner(endpoint: Endpoint) -> None:
     """
     table = Path("/proc/net/tcp6" if ":" in endpoint.host else "/proc/net/tcp")
     try:
-        owners = listeners(table.read_text("ascii"), endpoint.port)
+        found = listeners(table.read_text("ascii"), endpoint.port)
     except OSError:
         return  # no Linux
-    if not owners <= {0, os.geteuid()}:
+    if not {each.uid for each in found} <= {0, os.geteuid()}:
         raise TargetUnavailableError(
             f"port {endpoint.port} belongs to another user now; nothing was sent",
             hint="See `agents status`.",
         )
-
-
-def listeners(table: str, port: int) -> frozenset[int]:
-    """Tell the users that listen on a port, from a kernel's table of connections.
-
-    Source: Linux, Documentation/networking/proc_net_tcp.rst.
-    """
-    ending = f":{port:04X}"
-    rows = (line.split() for line in table.splitlines()[1:] if f"{ending} " in line)
-    return frozenset(int(row[7]) for row in rows if row[3] == "0A" and row[1].endswith(ending))
 
 
 async def _send(connection: socket.socket, data: bytes) -> None:

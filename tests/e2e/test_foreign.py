@@ -1,9 +1,8 @@
-"""Servers that others wrote, run as roles, and clients that others wrote."""
+"""Servers that others wrote, run as roles."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
@@ -121,33 +120,3 @@ async def test_the_servers_environment_is_the_written_one_and_no_more(
 
     assert told.keys() == {"HOME", "LANG", "PATH", "TMPDIR", "TZ"}
     assert told["HOME"] == str(bare.state / "homes" / "writer")
-
-
-@pytest.mark.parametrize("era", ["legacy", "auto", "modern"])
-def test_the_inspector_lists_and_calls_tools(
-    project: Project, node: Mapping[str, str], era: str
-) -> None:
-    """The TypeScript inspector works with a role in each of its three ways to choose an era."""
-    _ = project.agents("up", "-d", "--only", "treasury")
-    base = [
-        node["node"],
-        node["inspector"],
-        "--cli",
-        project.url("treasury"),
-        *("--transport", "http", "--protocol-era", era, "--format", "json", "-q"),
-        *("--header", f"Authorization: Bearer {project.token('treasury')}"),
-    ]
-
-    def inspect(*words: str) -> Object:
-        done = subprocess.run(
-            [*base, *words], env=project.env, capture_output=True, text=True, timeout=60, check=True
-        )
-        return cast("Object", cast("Object", json.loads(done.stdout))["result"])
-
-    listed = cast("list[Object]", inspect("--method", "tools/list")["tools"])
-    assert len(listed) == 10
-    called = inspect(
-        *("--method", "tools/call", "--tool-name", "get_price"),
-        *("--tool-args-json", '{"symbol": "ETH"}'),
-    )
-    assert "3000" in str(called["content"])

@@ -5,6 +5,8 @@
     --notes FILE      appends a line for its start, each initialize, each call and each SIGTERM
     --exit N          ends at once with this status
     --exit-unless F   ends at once with status 1 unless this file is there
+    --exit-if F       ends at once with status 1 if this file is there
+    --extra-if F:NAME shows this tool, too, if this file is there when it starts
     --mute            reads everything and answers nothing
     --rubbish         writes a line to stdout that is no MCP, and then nothing any more
     --say TEXT        writes a line to stderr first
@@ -41,6 +43,8 @@ class Options(argparse.Namespace):
     notes: Path | None
     exit: int | None
     exit_unless: Path | None
+    exit_if: Path | None
+    extra_if: str
     mute: bool
     rubbish: bool
     say: str
@@ -55,7 +59,8 @@ def read_options() -> Options:
     parser = argparse.ArgumentParser()
     for name, default in (("tools", "echo"), ("era", "legacy"), ("say", ""), ("surprise", "")):
         _ = parser.add_argument(f"--{name}", default=default)
-    for name in ("notes", "exit-unless", "children"):
+    _ = parser.add_argument("--extra-if", default="")
+    for name in ("notes", "exit-unless", "exit-if", "children"):
         _ = parser.add_argument(f"--{name}", type=Path)
     _ = parser.add_argument("--exit", type=int)
     for name in ("mute", "rubbish", "stubborn", "mute-later"):
@@ -181,6 +186,11 @@ def main() -> int:
         return OPTIONS.exit
     if OPTIONS.exit_unless is not None and not OPTIONS.exit_unless.exists():
         return 1
+    if OPTIONS.exit_if is not None and OPTIONS.exit_if.exists():
+        return 1
+    path, _, extra = OPTIONS.extra_if.rpartition(":")
+    if path and Path(path).exists():
+        NAMES.append(extra)
     _ = signal.signal(signal.SIGTERM, signal.SIG_IGN if OPTIONS.stubborn else end)
     if OPTIONS.surprise:
         _ = signal.signal(signal.SIGUSR1, surprise)

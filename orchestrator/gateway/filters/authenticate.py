@@ -14,15 +14,17 @@ from orchestrator.tokens.verify import TokenIndex
 class Authenticate:
     """Lets nobody through without a token of the role, and ends requests whose token ends."""
 
-    def __init__(self, tokens: TokenIndex, max_open: int) -> None:
+    def __init__(self, tokens: TokenIndex, max_open: int, max_streams: int) -> None:
         """Check against these tokens, and hear from them which ones end early.
 
         Args:
             tokens: The tokens.
             max_open: How many requests of one token may be open at the same time.
+            max_streams: How many of its streams.
         """
         self._tokens = tokens
         self._max_open = max_open
+        self._max_streams = max_streams
         # An open request is not checked again, so a revocation has to find it.
         self._open: dict[TokenId, set[Exchange]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -53,12 +55,20 @@ class Authenticate:
         if peers is None:
             peers = self._open[principal.token_id] = set()
         elif len(peers) >= self._max_open:
-            raise TooManyCallsError("The token has as many requests open as it may")
+            self._require_room(peers)
         self._loop = asyncio.get_running_loop()
         peers.add(exchange)
         exchange.peers = peers
         exchange.finally_do(lambda: self._close(principal.token_id, exchange))
-        return await then(exchange)
+        reply = await then(exchange)
+        if reply.stream is not None:
+            exchange.is_stream = True
+        return reply
+
+    def _require_room(self, peers: "set[Exchange]") -> None:
+        streams = sum(1 for peer in peers if peer.is_stream)
+        if streams >= self._max_streams or len(peers) - streams >= self._max_open:
+            raise TooManyCallsError("The token has as many requests open as it may")
 
     def _close(self, token_id: TokenId, exchange: Exchange) -> None:
         requests = self._open[token_id]

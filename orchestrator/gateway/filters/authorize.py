@@ -1,11 +1,35 @@
-"""Default deny: only methods of the table, and only tools that the role was attested to have."""
+"""Default deny: only methods of the table, and only what the role was attested to have."""
 
-from typing import final
+from typing import Final, final
 
-from orchestrator.errors import MethodNotAllowedError, UnknownToolError
+from orchestrator.errors import (
+    InvalidParamsError,
+    MethodNotAllowedError,
+    TargetUnavailableError,
+    UnknownPromptError,
+    UnknownResourceError,
+    UnknownToolError,
+)
 from orchestrator.gateway.context import Exchange, Handler, Reply
-from orchestrator.gateway.table import Table
+from orchestrator.gateway.table import Place, Table
+from orchestrator.model.base import JsonObject
 from orchestrator.protocol import headers, mcp
+
+# What an instance is needed for, with the capability that it must have told; tools are always one.
+_NEEDS: Final = {
+    "resources/list": "resources",
+    "resources/templates/list": "resources",
+    "resources/read": "resources",
+    "resources/subscribe": "resources",
+    "resources/unsubscribe": "resources",
+    "prompts/list": "prompts",
+    "prompts/get": "prompts",
+    "completion/complete": "completions",
+}
+# Answered whether or not anything is known of the instance.
+_ALWAYS: Final = frozenset({"ping", "logging/setLevel"})
+# Answered better than not at all while the instance is away.
+_OPENING: Final = frozenset({"initialize", "server/discover"})
 
 
 @final
@@ -17,31 +41,86 @@ class Authorize:
         self._table = table
 
     async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
-        """Let served methods through, and calls of the role's own tools.
+        """Let served methods through, with names that the role has.
 
         Raises:
-            MethodNotAllowedError: The method is not served in the caller's era.
-            UnknownToolError: The role has no such tool.
+            MethodNotAllowedError: The method is not served in the caller's era, or not at this
+                role.
+            PolicyError: The role has no such tool, resource or prompt.
             InvalidParamsError: The parameters do not have the method's shape.
             HeaderMismatchError: A modern caller's headers tell other arguments than its body.
-            TargetUnavailableError: Nobody knows yet which tools the role has.
+            TargetUnavailableError: Nobody knows yet what the role has.
         """
-        served = mcp.SERVED[exchange.era].get(exchange.method)
-        if served is None:
+        method = exchange.method
+        if method not in mcp.SERVED[exchange.era]:
             raise MethodNotAllowedError("Method not found")
-        exchange.served = served
-        if served == "tools/call":
-            exchange.call = mcp.parse_tool_call(exchange.params)
-            exchange.place = await self._table.attested(exchange.role, exchange.wait)
-            tool = exchange.place.tools.get(exchange.call.name)
-            if tool is None:
-                # The same words for a hidden tool, so that nobody learns that it exists.
-                raise UnknownToolError(exchange.call.name)
-            exchange.kind = tool.kind
-            if exchange.era == "modern":
-                headers.check_parameters(
-                    tool.headers, exchange.call.arguments or {}, exchange.head.raw
-                )
-        elif served == "tools/list":
-            exchange.place = await self._table.attested(exchange.role, exchange.wait)
+        if method == "tools/call":
+            await self._allow_tool(exchange)
+        elif method in _OPENING:
+            try:
+                exchange.place = await self._table.attested(exchange.role, exchange.wait)
+            except TargetUnavailableError:
+                exchange.place = None
+        elif method not in _ALWAYS:
+            place = await self._table.attested(exchange.role, exchange.wait)
+            exchange.place = place
+            needed = _NEEDS.get(method)
+            if needed is not None:
+                _require(place, needed)
+            _allow_name(place, method, exchange.params)
         return await then(exchange)
+
+    async def _allow_tool(self, exchange: Exchange) -> None:
+        exchange.call = mcp.parse_tool_call(exchange.params)
+        exchange.place = await self._table.attested(exchange.role, exchange.wait)
+        tool = exchange.place.tools.get(exchange.call.name)
+        if tool is None:
+            # The same words for a hidden tool, so that nobody learns that it exists.
+            raise UnknownToolError(exchange.call.name)
+        exchange.kind = tool.kind
+        if tool.headers and exchange.era == "modern":
+            headers.check_parameters(tool.headers, exchange.call.arguments or {}, exchange.head.raw)
+
+
+def _require(place: Place, needed: str) -> None:
+    """Refuse what the role has none of, or what its server does not have, as a server would."""
+    policy = place.route.policy
+    allowed = {
+        "resources": bool(policy.resources),
+        "prompts": bool(policy.prompts),
+        "completions": bool(policy.resources or policy.prompts),
+    }
+    if not allowed[needed] or needed not in place.capabilities:
+        raise MethodNotAllowedError("Method not found")
+
+
+def _allow_name(place: Place, method: str, params: JsonObject) -> None:
+    match method:
+        case "resources/read" | "resources/subscribe" | "resources/unsubscribe":
+            uri = params.get("uri")
+            if not isinstance(uri, str):
+                raise InvalidParamsError("Invalid params: `uri` must be a text")
+            if not place.may_read(uri):
+                raise UnknownResourceError(uri)
+        case "prompts/get":
+            name = params.get("name")
+            if not isinstance(name, str):
+                raise InvalidParamsError("Invalid params: `name` must be a text")
+            if not place.may_prompt(name):
+                raise UnknownPromptError(name)
+        case "completion/complete":
+            _allow_reference(place, params.get("ref"))
+        case _:
+            pass
+
+
+def _allow_reference(place: Place, reference: object) -> None:
+    match reference:
+        case {"type": "ref/prompt", "name": str(name)}:
+            if not place.may_prompt(name):
+                raise UnknownPromptError(name)
+        case {"type": "ref/resource", "uri": str(uri)}:
+            if not place.may_show_template(uri):
+                raise UnknownResourceError(uri)
+        case _:
+            raise InvalidParamsError("Invalid params: `ref` must name a prompt or a resource")

@@ -1,48 +1,186 @@
-"""What is answered from the snapshot: only what was attested is ever shown.
+"""What is answered without an instance, and what is taken out of an instance's lists.
 
-It stands before the claim, so that an agent opens and lists whatever its instance does just now.
+It stands before the relay, so that an agent opens and lists whatever its instance does just now.
 """
 
-from typing import final
+from collections.abc import Callable
+from typing import Final, final
 
-from orchestrator.errors import InvalidParamsError
+from orchestrator.errors import InvalidParamsError, MethodNotAllowedError, TooManyCallsError
 from orchestrator.gateway.context import Exchange, Handler, Reply
-from orchestrator.model.base import JsonObject
+from orchestrator.gateway.hub import Hub, Stream, read_interest
+from orchestrator.gateway.sessions import HEADER, MAX_SUBSCRIPTIONS, Sessions
+from orchestrator.model.base import Json, JsonObject
+from orchestrator.model.names import RoleName
 from orchestrator.protocol import jsonrpc, mcp
+
+_RELAYED: Final = frozenset(
+    {
+        "tools/call",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+        "prompts/list",
+        "prompts/get",
+        "completion/complete",
+    }
+)
 
 
 @final
 class Disclose:
-    """Answers everything but tool calls."""
+    """Answers what the gateway knows itself."""
 
-    def __init__(self, server_info: JsonObject) -> None:
-        """Answer as this server."""
+    def __init__(
+        self,
+        server_info: JsonObject,
+        sessions: Sessions,
+        hub: Hub,
+        owner_of: Callable[[Exchange], str],
+        on_level: Callable[[RoleName], None],
+    ) -> None:
+        """Answer as this server.
+
+        Args:
+            server_info: What the gateway says of itself.
+            sessions: Where sessions are opened and changed.
+            hub: Where streams are announced to.
+            owner_of: Tells whose instance speaks to a caller.
+            on_level: Is told that a session of a role changed its log level.
+        """
         self._server_info = server_info
+        self._sessions = sessions
+        self._hub = hub
+        self._owner_of = owner_of
+        self._on_level = on_level
 
     async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
-        """Answer, or pass a tool call on.
+        """Answer, or pass on what only an instance can answer.
 
         Raises:
             InvalidParamsError: The parameters do not have the method's shape.
         """
-        result: JsonObject
-        match exchange.served:
-            case "tools/call" | None:
-                return await then(exchange)
-            case "initialize":
-                version = mcp.agree_on_version(exchange.params)
-                result = mcp.initialize_result(version, self._server_info)
-            case "server/discover":
-                result = mcp.discover_result()
-            case "ping":
-                result = {}
-            case "tools/list":
-                if exchange.params.get("cursor") is not None:
-                    # There is one page, so no cursor was ever given out.
-                    raise InvalidParamsError("Invalid params: unknown cursor")
-                tools = () if exchange.place is None else exchange.place.route.tools
-                result = mcp.list_result(tools)
-        if exchange.request_id is None:
+        if exchange.method in _RELAYED:
             return await then(exchange)
-        result = mcp.result_for(exchange.era, result, self._server_info)
-        return Reply(200, jsonrpc.encode(jsonrpc.result_body(exchange.request_id, result)))
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        match exchange.method:
+            case "subscriptions/listen":
+                return self._listen(exchange)
+            case "initialize":
+                result, session = self._initialize(exchange)
+                headers = ((HEADER, session.encode("ascii")),)
+            case "server/discover":
+                capabilities, instructions = _offer(exchange)
+                result = mcp.discover_result(capabilities, instructions)
+            case "tools/list":
+                result = _list_tools(exchange)
+            case "logging/setLevel":
+                result = self._set_level(exchange)
+            case "resources/subscribe" | "resources/unsubscribe":
+                result = self._subscribe(exchange)
+            case _:
+                result = {}
+        if exchange.request_id is None:
+            raise AssertionError("only requests get here")
+        result = mcp.result_for(exchange.era, exchange.method, result, self._server_info)
+        body = jsonrpc.encode(jsonrpc.result_body(exchange.request_id, result))
+        return Reply(200, body, headers=headers)
+
+    def _initialize(self, exchange: Exchange) -> tuple[JsonObject, str]:
+        version = mcp.agree_on_version(exchange.params)
+        capabilities, instructions = _offer(exchange)
+        agent = exchange.principal.agent if exchange.principal is not None else None
+        if agent is None:
+            raise AssertionError("authenticated before")
+        session = self._sessions.open(exchange.role, agent, exchange.params, version)
+        exchange.session = session
+        result = mcp.initialize_result(version, self._server_info, capabilities, instructions)
+        return result, session.id
+
+    def _set_level(self, exchange: Exchange) -> JsonObject:
+        level = exchange.params.get("level")
+        if not isinstance(level, str) or level not in mcp.LOG_LEVELS:
+            raise InvalidParamsError(
+                f"Invalid params: `level` is one of {', '.join(mcp.LOG_LEVELS)}"
+            )
+        if exchange.session is not None:
+            exchange.session.level = level
+            self._sessions.change(exchange.session)
+            self._on_level(exchange.role)
+        return {}
+
+    def _subscribe(self, exchange: Exchange) -> JsonObject:
+        session, uri = exchange.session, exchange.params.get("uri")
+        if session is None or not isinstance(uri, str):
+            raise AssertionError("checked before")
+        if exchange.method == "resources/unsubscribe":
+            session.uris.discard(uri)
+        else:
+            told = exchange.place.capabilities.get("resources") if exchange.place else None
+            if not isinstance(told, dict) or told.get("subscribe") is not True:
+                raise MethodNotAllowedError("Method not found")
+            if len(session.uris) >= MAX_SUBSCRIPTIONS:
+                raise TooManyCallsError("The session has too many subscriptions")
+            session.uris.add(uri)
+        self._sessions.change(session)
+        self._hub.on_interest(exchange.role, self._owner_of(exchange))
+        return {}
+
+    def _listen(self, exchange: Exchange) -> Reply:
+        place = exchange.place
+        if place is None:
+            raise AssertionError("authorized before")
+        interest = read_interest(exchange.params, place.may_read)
+        stream = Stream(exchange, None, interest, self._owner_of(exchange))
+        _ = self._hub.add(stream)
+        exchange.finally_do(lambda: self._hub.remove(stream))
+        return Reply(200, stream=stream)
+
+
+def _offer(exchange: Exchange) -> tuple[JsonObject, str]:
+    place = exchange.place
+    upstream: JsonObject = {} if place is None else place.capabilities
+    offered = mcp.offered_capabilities(
+        upstream,
+        resources=place is not None and bool(place.route.policy.resources),
+        prompts=place is not None and bool(place.route.policy.prompts),
+        era=exchange.era,
+    )
+    return offered, "" if place is None else place.instructions
+
+
+def _list_tools(exchange: Exchange) -> JsonObject:
+    if exchange.params.get("cursor") is not None:
+        # There is one page, so no cursor was ever given out.
+        raise InvalidParamsError("Invalid params: unknown cursor")
+    return mcp.list_result(() if exchange.place is None else exchange.place.shown)
+
+
+def cut_result(exchange: Exchange, result: JsonObject) -> None:
+    """Take out of an instance's list what the role must not see; order and cursor stay."""
+    place = exchange.place
+    if place is None:
+        return
+    match exchange.method:
+        case "resources/list":
+            _cut(result, "resources", lambda item: _text(item, "uri", place.may_read))
+        case "resources/templates/list":
+            _cut(
+                result,
+                "resourceTemplates",
+                lambda item: _text(item, "uriTemplate", place.may_show_template),
+            )
+        case "prompts/list":
+            _cut(result, "prompts", lambda item: _text(item, "name", place.may_prompt))
+        case _:
+            pass
+
+
+def _cut(result: JsonObject, key: str, is_shown: Callable[[Json], bool]) -> None:
+    listed = result.get(key)
+    result[key] = [item for item in listed if is_shown(item)] if isinstance(listed, list) else []
+
+
+def _text(item: Json, key: str, is_allowed: Callable[[str], bool]) -> bool:
+    value = item.get(key) if isinstance(item, dict) else None
+    return isinstance(value, str) and is_allowed(value)

@@ -1,14 +1,21 @@
 """Read the body once: whoever decides later decides on what was read here, never on headers."""
 
+from collections.abc import Collection, Mapping
 from typing import Final, final
 
 from orchestrator.errors import HeaderMismatchError, MalformedMessageError, TooManyCallsError
 from orchestrator.gateway.context import Exchange, Handler, Reply
 from orchestrator.gateway.replies import refuse_http
+from orchestrator.model.snapshot import Era
 from orchestrator.protocol import headers, jsonrpc, mcp
 
 _ROUTING: Final = frozenset({b"mcp-protocol-version", b"mcp-method", b"mcp-name"})
 _JSON_TYPES: Final = frozenset({b"application/json", b"application/*", b"*/*"})
+_METHODS: Final[Mapping[Era, tuple[str, ...]]] = {
+    "legacy": ("POST", "GET", "DELETE"),
+    "modern": ("POST",),
+}
+_STREAM: Final = b"text/event-stream"
 _ACCEPTED: Final = Reply(202)
 
 
@@ -27,7 +34,7 @@ class Parse:
         self._max_held_bytes = max_held_bytes
 
     async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
-        """Pass requests on; notifications and legacy responses end here.
+        """Pass everything on that is understood; modern notifications end here.
 
         Raises:
             ProtocolError: The message is none that the era knows.
@@ -45,7 +52,7 @@ class Parse:
         # As the header says, and nothing else: a modern body under a legacy header is legacy.
         exchange.era = "legacy" if not version or version in mcp.LEGACY_HEADERS else "modern"
         refusal = _check_http(exchange)
-        if refusal is not None:
+        if refusal is not None or exchange.head.method != "POST":
             return refusal
         body = await self._read_body(exchange)
         if isinstance(body, Reply):
@@ -55,24 +62,24 @@ class Parse:
         jsonrpc.check_breadth(body)
         value = jsonrpc.decode(body)
         jsonrpc.check_depth(body, value)
-        message = jsonrpc.parse(value)
+        message = exchange.message = jsonrpc.parse(value)
         match message:
             case jsonrpc.Notification():
                 exchange.method = message.method
+                exchange.params = message.params
                 if exchange.era == "modern":
                     mcp.check_modern_version(version)
-                # There is nothing yet that a caller's notification could change.
-                return _ACCEPTED
+                    # A modern caller cancels by hanging up, and has nothing else to tell.
+                    return _ACCEPTED
             case jsonrpc.Response():
                 if exchange.era == "modern":
                     raise MalformedMessageError("A response answers nothing here")
-                return _ACCEPTED
             case jsonrpc.Request():
                 exchange.method = message.method
                 exchange.request_id = message.id
                 exchange.params = message.params
-        if exchange.era == "modern":
-            _check_modern(exchange)
+                if exchange.era == "modern":
+                    _check_modern(exchange)
         return None
 
     async def _read_body(self, exchange: Exchange) -> bytes | Reply:
@@ -106,37 +113,45 @@ def _too_large(exchange: Exchange) -> Reply:
 
 
 def _check_http(exchange: Exchange) -> Reply | None:
-    if exchange.head.method != "POST":
+    method = exchange.head.method
+    served = _METHODS[exchange.era]
+    if method not in served:
         return refuse_http(
             exchange,
             405,
-            "Only POST is served here",
+            f"Only {', '.join(served)} is served here",
             code="protocol.http_method",
-            headers=((b"allow", b"POST"),),
+            headers=((b"allow", ", ".join(served).encode("ascii")),),
+        )
+    if method == "DELETE":
+        return None
+    if method == "GET":
+        return (
+            None if _accepts(exchange, {_STREAM, b"text/*", b"*/*"}) else _not_acceptable(exchange)
         )
     media = exchange.head.values.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media != b"application/json" or b"content-type" in exchange.head.repeated:
         return refuse_http(
             exchange, 400, "Content-Type must be application/json", code="protocol.content_type"
         )
-    if not _accepts_json(exchange):
-        return refuse_http(
-            exchange,
-            406,
-            "Not Acceptable: the client must accept application/json and text/event-stream",
-            code="protocol.accept",
-        )
-    return None
+    return None if _accepts(exchange, _JSON_TYPES) else _not_acceptable(exchange)
 
 
-def _accepts_json(exchange: Exchange) -> bool:
-    """Tell whether plain JSON may be answered, which is all that is answered so far."""
+def _not_acceptable(exchange: Exchange) -> Reply:
+    return refuse_http(
+        exchange,
+        406,
+        "Not Acceptable: the client must accept application/json and text/event-stream",
+        code="protocol.accept",
+    )
+
+
+def _accepts(exchange: Exchange, kinds: Collection[bytes]) -> bool:
+    """Tell whether the caller takes an answer of one of these kinds."""
     accept = exchange.head.values.get(b"accept", b"")
     if b"accept" in exchange.head.repeated:
         accept = b",".join(value for name, value in exchange.head.raw if name == b"accept")
-    return any(
-        part.partition(b";")[0].strip().lower() in _JSON_TYPES for part in accept.split(b",")
-    )
+    return any(part.partition(b";")[0].strip().lower() in kinds for part in accept.split(b","))
 
 
 def _check_modern(exchange: Exchange) -> None:

@@ -1,64 +1,71 @@
-"""Outermost: every request leaves one record, and every error becomes a reply here.
+"""Outermost: every request leaves its record, and every error becomes a reply here.
 
-It stands around all others so that nothing ends without a record; no reply leaves before it.
+It stands around all others so that nothing ends without a record; no reply leaves before it. What
+cannot be recorded is not done.
 """
 
+import asyncio
 import re
 import traceback
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Final, Protocol, final
 
 from typing_extensions import override
 
+from orchestrator.audit.record import CallEvent, CallRecord, hash_arguments
 from orchestrator.clock import Clock
-from orchestrator.errors import AgentsError
+from orchestrator.errors import (
+    AgentsError,
+    CallCancelledError,
+    CallDeniedError,
+    OutcomeUnrecordedError,
+    RecordUnavailableError,
+    StateUnwritableError,
+)
 from orchestrator.gateway.context import Exchange, Handler, Reply
 from orchestrator.gateway.log import get_log
 from orchestrator.gateway.replies import refuse, refuse_unexpected
-from orchestrator.model.names import SLUG_PATTERN, AgentName, RoleName, TokenId
-from orchestrator.model.server import ToolClass
+from orchestrator.model.names import SLUG_PATTERN, RoleName
+from orchestrator.model.secret_formats import find_secret
+from orchestrator.protocol import mcp
 
 _ROLE: Final = re.compile(SLUG_PATTERN)
-# Stands for what is no role's name: whoever wrote it may have put a token into the URL.
-_NO_ROLE: Final = RoleName("?")
-
-
-@dataclass(frozen=True, slots=True)
-class CallRecord:
-    """What is kept of one request; arguments, results and tokens never are.
-
-    Attributes:
-        request_id: The request's id.
-        role: The role in the URL, `?` if it is no role's name.
-        agent: Who asked, None if nobody proved to be anybody.
-        token_id: The token's public id, None like the agent.
-        method: The message's method, empty if it could not be read.
-        tool: The tool, None if no tool was called.
-        kind: The tool's class, None if no tool of the role was called.
-        category: How it ended, as in `Reply`.
-        code: Public code of the refusal, empty if there was none.
-        status: The HTTP status.
-        duration_ms: From the request's head to the reply.
-    """
-
-    request_id: str
-    role: RoleName
-    agent: AgentName | None
-    token_id: TokenId | None
-    method: str
-    tool: str | None
-    kind: ToolClass | None
-    category: str
-    code: str
-    status: int
-    duration_ms: float
+# Stands for what is no name of ours: whoever wrote it may have put a token into its place.
+_NO_NAME: Final = "?"
+_NO_ROLE: Final = RoleName(_NO_NAME)
+# Short words with something between them; no key or token is.
+_WORDS: Final = re.compile(r"\$?[A-Za-z0-9]{1,31}(?:[_./-][A-Za-z0-9]{1,31}){0,7}")
+# Source: W3C Trace Context, traceparent; MCP 2026-07-28 for the same in `_meta`.
+_TRACE: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+# How a request ends that an instance or the gateway has answered.
+_ANSWERED: Final = frozenset({"ok", "tool_error", "rpc_error"})
 
 
 class Recorder(Protocol):
     """Keeps records."""
 
-    async def record(self, entry: CallRecord) -> None:
-        """Keep one; the reply leaves when this returns."""
+    def admit(self) -> None:
+        """Refuse a request whose end could not be recorded.
+
+        Raises:
+            RecordUnavailableError: Nothing can be recorded.
+        """
+        ...
+
+    def intend(self, entry: CallRecord) -> "asyncio.Future[None]":
+        """Keep that a call is about to be made; the future is done when that is durable.
+
+        Raises:
+            RecordUnavailableError: It cannot be recorded.
+        """
+        ...
+
+    def record(self, entry: CallRecord) -> None:
+        """Keep how a request went; the reply leaves when this returns.
+
+        Raises:
+            RecordUnavailableError: It cannot be recorded.
+        """
         ...
 
 
@@ -71,21 +78,20 @@ class LogRecorder(Recorder):
         self._log = get_log(__name__)
 
     @override
-    async def record(self, entry: CallRecord) -> None:
-        _ = self._log.info(
-            "call",
-            request_id=entry.request_id,
-            role=entry.role,
-            agent=entry.agent,
-            token_id=entry.token_id,
-            method=entry.method,
-            tool=entry.tool,
-            tool_class=entry.kind,
-            outcome=entry.category,
-            code=entry.code,
-            status=entry.status,
-            duration_ms=entry.duration_ms,
-        )
+    def admit(self) -> None:
+        """Let everything in."""
+
+    @override
+    def intend(self, entry: CallRecord) -> "asyncio.Future[None]":
+        self.record(entry)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return future
+
+    @override
+    def record(self, entry: CallRecord) -> None:
+        fields = entry.fields()
+        _ = self._log.info(str(fields.pop("event")), **fields)
 
 
 @final
@@ -96,13 +102,25 @@ class Record:
         """Keep records with `recorder`."""
         self._recorder = recorder
         self._clock = clock
+        self._is_failing = False
         self._log = get_log(__name__)
 
     async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
         """Answer, whatever happens."""
         try:
+            self._recorder.admit()
+        except RecordUnavailableError as error:
+            return self._refuse_unrecorded(exchange, error)
+        if self._is_failing:
+            self._is_failing = False
+            _ = self._log.info("record_available")
+        sheet = _Sheet(self._recorder, self._clock, exchange)
+        exchange.intend = sheet.intend
+        try:
             reply = await then(exchange)
         except AgentsError as error:
+            if isinstance(error, CallDeniedError) and not exchange.rule:
+                exchange.rule = error.rule
             reply = refuse(exchange, error)
         except Exception as error:  # noqa: BLE001 - the top: told once, with an id
             # Without the error's own words: they may repeat arguments.
@@ -113,20 +131,143 @@ class Record:
                 where=traceback.format_tb(error.__traceback__),
             )
             reply = refuse_unexpected(exchange)
-        principal, call = exchange.principal, exchange.call
-        await self._recorder.record(
-            CallRecord(
-                request_id=exchange.id,
-                role=exchange.role if _ROLE.fullmatch(exchange.role) else _NO_ROLE,
-                agent=None if principal is None else principal.agent,
-                token_id=None if principal is None else principal.token_id,
-                method=exchange.method[:128],
-                tool=None if call is None else call.name[:128],
-                kind=exchange.kind,
-                category=reply.category,
-                code=reply.code,
-                status=reply.status,
-                duration_ms=round((self._clock.monotonic() - exchange.started) * 1000, 3),
+        except asyncio.CancelledError:
+            sheet.end(Reply(0, category="flow", code=CallCancelledError.code))
+            raise
+        try:
+            sheet.write("outcome" if reply.stream is None else "stream", reply)
+        except RecordUnavailableError as error:
+            return self._refuse_unrecorded(
+                exchange,
+                OutcomeUnrecordedError(str(error)) if sheet.is_intended else error,
             )
-        )
+        if reply.stream is not None:
+            exchange.finally_do(lambda: sheet.end(reply))
+        else:
+            sheet.let_go()
         return reply
+
+    def _refuse_unrecorded(self, exchange: Exchange, error: AgentsError) -> Reply:
+        if not self._is_failing:
+            self._is_failing = True
+            _ = self._log.error("record_unavailable", reason=str(error))
+        return refuse(exchange, error)
+
+
+@final
+class _Sheet:
+    """What is recorded of one request.
+
+    Attributes:
+        is_intended: Whether the call was announced, and so may have been made.
+    """
+
+    __slots__ = ("_arguments_sha256", "_clock", "_exchange", "_recorder", "is_intended")
+
+    def __init__(self, recorder: Recorder, clock: Clock, exchange: Exchange) -> None:
+        self.is_intended = False
+        self._recorder = recorder
+        self._clock = clock
+        self._exchange = exchange
+        self._arguments_sha256 = ""
+
+    async def intend(self) -> None:
+        """Return when it is on disk that the call is about to be made.
+
+        Raises:
+            RecordUnavailableError: It cannot be recorded; the call must not be made.
+            AgentsError: The request was interrupted meanwhile.
+        """
+        done = self._recorder.intend(self._entry("intent", None))
+        try:
+            await self._exchange.wait(done)
+        except StateUnwritableError as error:
+            raise RecordUnavailableError(str(error), hint=error.hint) from error
+        self.is_intended = True
+
+    def write(self, event: CallEvent, reply: Reply) -> None:
+        """Write how the request went so far.
+
+        Raises:
+            RecordUnavailableError: It cannot be recorded.
+        """
+        if event == "outcome" and reply.category not in _ANSWERED and self._exchange.target is None:
+            event = "decision"
+        self._recorder.record(self._entry(event, reply))
+
+    def end(self, reply: Reply) -> None:
+        """Write the end of what can have no other reply any more."""
+        try:
+            self._exchange.require_whole()
+        except AgentsError as error:
+            ended = refuse(self._exchange, error)
+            reply = Reply(reply.status, category=ended.category, code=ended.code)
+        with suppress(RecordUnavailableError):  # the recorder counts it
+            self._recorder.record(self._entry("outcome", reply))
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Leave no ring of references behind: collecting one costs as much as a call."""
+        self._exchange.intend = _nothing
+
+    def _entry(self, event: CallEvent, reply: Reply | None) -> CallRecord:
+        exchange = self._exchange
+        principal, call, target = exchange.principal, exchange.call, exchange.target
+        if call is not None and not self._arguments_sha256:
+            self._arguments_sha256 = hash_arguments(call.arguments)
+        tool = None
+        if call is not None:
+            # A tool of the role's own, or what an agent took for one.
+            tool = call.name if exchange.kind is not None else _name(call.name)
+        passed = self._clock.monotonic() - exchange.started
+        # In their order: to name them all costs more than to write the line.
+        return CallRecord(
+            event,
+            exchange.id,
+            exchange.role if exchange.place or _ROLE.fullmatch(exchange.role) else _NO_ROLE,
+            None if principal is None else principal.agent,
+            None if principal is None else principal.token_id,
+            "" if exchange.session is None else exchange.session.key,
+            self._method(),
+            tool,
+            exchange.kind,
+            "" if reply is None else reply.category,
+            "" if reply is None else reply.code,
+            0 if reply is None else reply.status,
+            0 if reply is None else round(passed * 1_000_000),
+            exchange.policy_revision,
+            exchange.rule,
+            exchange.attempt,
+            "" if target is None else target.ref.workload,
+            0 if target is None else target.ref.pid,
+            self._arguments_sha256,
+            _trace_of(exchange),
+        )
+
+    def _method(self) -> str:
+        exchange = self._exchange
+        if exchange.method in mcp.SERVED[exchange.era]:
+            return exchange.method
+        if exchange.method:
+            return _name(exchange.method)
+        return "" if exchange.head.method == "POST" else _name(exchange.head.method)
+
+
+async def _nothing() -> None:
+    """Do nothing more: the record of this request is closed."""
+
+
+def _name(text: str) -> str:
+    """Keep what somebody wrote as a name if it looks like one."""
+    return text if _WORDS.fullmatch(text) and not find_secret(text.encode()) else _NO_NAME
+
+
+def _trace_of(exchange: Exchange) -> str:
+    given = exchange.head.values.get(b"traceparent")
+    if given is not None:
+        text: object = given.decode("latin-1")
+    else:
+        meta = exchange.params.get("_meta")
+        text = meta.get("traceparent") if isinstance(meta, dict) else None
+    match = _TRACE.fullmatch(text) if isinstance(text, str) else None
+    return "" if match is None else match[1]

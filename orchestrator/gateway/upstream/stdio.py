@@ -1,17 +1,19 @@
-"""Many calls in flight over the two FIFOs of one stdio server.
+"""Many requests in flight over the two FIFOs of one stdio server.
 
 Ids are the gateway's own and carry its boot number: what an earlier gateway asked is answered to
-nobody. Whatever arrives that is no answer to an open call is ignored.
+nobody. A progress token is the request's own id, as callers' tokens may be alike. Whatever arrives
+that belongs to no open request is ignored.
 
-Source: MCP 2026-07-28, stdio; Basic, cancellation.
+What a legacy server asks or logs in the middle names no request. It is given to a caller only when
+there can be no doubt whose it is: when everything in flight is one session's.
+
+Source: MCP 2026-07-28, stdio; Basic, cancellation and progress.
 """
 
 import asyncio
 import json
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, Protocol, cast, final
 
 import anyio
@@ -25,23 +27,41 @@ from orchestrator.errors import (
     UnreadableMessageError,
     UpstreamProtocolError,
 )
+from orchestrator.gateway.upstream.base import Broadcast, Caller, Outgoing, Wait
 from orchestrator.model.base import Json, JsonObject
-from orchestrator.protocol import jsonrpc
+from orchestrator.protocol import jsonrpc, mcp
 
 # What may wait to be written to a server that does not read: enough for a burst of the largest
 # requests, and an end to what a stuck server can make the gateway keep.
 MAX_UNSENT_BYTES: Final = 32 * 1024 * 1024
+_PROGRESS: Final = "notifications/progress"
+_CANCELLED: Final = "notifications/cancelled"
+_LOG: Final = "notifications/message"
+_ELICITED: Final = "notifications/elicitation/complete"
+# How many questions of one server may be open at the same time.
+_MAX_QUESTIONS: Final = 64
 
 
 class Wire(Protocol):
     """Lines to and from one server; `runtimes.channel` has the real one."""
 
-    async def send(self, line: bytes, /) -> None:
-        """Write one message; the end of the line is added."""
+    def attach(
+        self, on_line: Callable[[bytes], None], on_broken: Callable[[Exception], None], /
+    ) -> None:
+        """Hand over lines from now on."""
         ...
 
-    async def receive(self) -> bytes:
-        """Read one message."""
+    @property
+    def unsent_bytes(self) -> int:
+        """How much waits for the server to read."""
+        ...
+
+    def push(self, line: bytes, /) -> None:
+        """Write one message, now or later.
+
+        Raises:
+            ClosedResourceError: The wire was closed.
+        """
         ...
 
     def close(self) -> None:
@@ -49,20 +69,42 @@ class Wire(Protocol):
         ...
 
 
-class Wait(Protocol):
-    """How a caller waits for an answer: it may be interrupted."""
-
-    def __call__(
-        self, future: "asyncio.Future[jsonrpc.Response]", /
-    ) -> Awaitable[jsonrpc.Response]:
-        """Wait for the answer, or raise what interrupted the wait."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
+@final
 class _Pending:
-    future: "asyncio.Future[jsonrpc.Response]"
-    sent_at: float
+    """One open request."""
+
+    __slots__ = ("caller", "future", "sent_at", "token")
+
+    def __init__(
+        self,
+        future: "asyncio.Future[jsonrpc.Response]",
+        sent_at: float,
+        caller: Caller | None,
+        token: Json,
+    ) -> None:
+        self.future = future
+        self.sent_at = sent_at
+        self.caller = caller
+        self.token = token
+
+
+@final
+class _Question:
+    """A request of the server, answered at most once."""
+
+    __slots__ = ("_upstream", "id", "method", "params")
+
+    def __init__(self, upstream: "StdioUpstream", request: jsonrpc.Request) -> None:
+        self._upstream: StdioUpstream | None = upstream
+        self.id = request.id
+        self.method = request.method
+        self.params = request.params
+
+    def answer(self, result: JsonObject | None, error: JsonObject | None = None) -> None:
+        """Answer it, with one of the two."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.answer(self.id, result, error)
 
 
 @final
@@ -73,28 +115,32 @@ class StdioUpstream:
         heard: Monotonic seconds of the last line that came.
     """
 
-    def __init__(
-        self, wire: Wire, boot: str, clock: Clock, on_tools_changed: Callable[[], None]
-    ) -> None:
+    def __init__(self, wire: Wire, boot: str, clock: Clock, broadcast: Broadcast) -> None:
         """Take the wire; nothing moves before `run`.
 
         Args:
             wire: The open FIFOs.
             boot: A text that no other run of the gateway uses.
             clock: Tells when something was heard.
-            on_tools_changed: Is called when the server says that its tools changed.
+            broadcast: Hears what the server says to nobody in particular.
         """
-        self.heard = clock.monotonic()
+        self._heard = clock.monotonic()
         self._wire = wire
         self._boot = boot
         self._clock = clock
-        self._on_tools_changed = on_tools_changed
+        self._broadcast = broadcast
         self._count = 0
         self._pending: dict[str, _Pending] = {}
-        self._unsent: deque[bytes] = deque()
-        self._unsent_bytes = 0
-        self._wake = asyncio.Event()
+        # Requests that last as long as somebody listens; they say nothing about the server's life.
+        self._listens: dict[str, _Pending] = {}
+        self._asked = 0
         self._gone: AgentsError | None = None
+        self._broken: asyncio.Future[None] | None = None
+
+    @property
+    def heard(self) -> float:
+        """Monotonic seconds at which something last came from the process."""
+        return self._heard
 
     @property
     def in_flight(self) -> int:
@@ -114,17 +160,21 @@ class StdioUpstream:
             ClosedResourceError: It was closed.
             UpstreamProtocolError: The server sent what no reader stands.
         """
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._write)
-            while True:
-                self._take(await self._wire.receive())
+        self._broken = asyncio.get_running_loop().create_future()
+        self._wire.attach(self._take, self._break)
+        await self._broken
+
+    def _break(self, error: Exception) -> None:
+        if self._broken is not None and not self._broken.done():
+            self._broken.set_exception(error)
 
     def fail(self, error: AgentsError) -> None:
         """End every open call, and every one to come, with an error."""
         if self._gone is None:
             self._gone = error
-        pending, self._pending = self._pending, {}
-        for call in pending.values():
+        pending = [*self._pending.values(), *self._listens.values()]
+        self._pending, self._listens = {}, {}
+        for call in pending:
             if not call.future.done():
                 call.future.set_exception(error)
 
@@ -133,18 +183,11 @@ class StdioUpstream:
         self.fail(TargetLostError("The connection to the instance was closed"))
         self._wire.close()
 
-    def request(
-        self, method: str, params: JsonObject, wait: Wait
-    ) -> Coroutine[None, None, jsonrpc.Response]:
+    def request(self, out: Outgoing, wait: Wait) -> Coroutine[None, None, jsonrpc.Response]:
         """Ask at once, and wait for the answer; whoever stops waiting has the server told.
 
         Returns:
-            The answer, which has to be awaited; it keeps nothing of `params` alive.
-
-        Args:
-            method: The method.
-            params: Its parameters.
-            wait: How to wait; the only place where this may be interrupted.
+            The answer, which has to be awaited; it keeps nothing of `out.params` alive.
 
         Raises:
             TargetUnavailableError: Nothing was sent: the server does not read what it is sent.
@@ -155,9 +198,14 @@ class StdioUpstream:
             raise TargetUnavailableError("The instance is gone") from self._gone
         self._count += 1
         request_id = f"{self._boot}-{self._count}"
-        self._send(jsonrpc.request_body(request_id, method, params))
+        token = _exchange_token(out.params, request_id)
+        self._send(jsonrpc.request_body(request_id, out.method, out.params))
         future: asyncio.Future[jsonrpc.Response] = asyncio.get_running_loop().create_future()
-        self._pending[request_id] = _Pending(future, self._clock.monotonic())
+        pending = _Pending(future, self._clock.monotonic(), out.caller, token)
+        if out.method == "subscriptions/listen":
+            self._listens[request_id] = pending
+        else:
+            self._pending[request_id] = pending
         return self._await_answer(request_id, future, wait)
 
     async def _await_answer(
@@ -166,38 +214,51 @@ class StdioUpstream:
         try:
             return await wait(future)
         finally:
-            if self._pending.pop(request_id, None) is not None:
-                self._abandon(request_id)
+            if self._forget(request_id) is not None:
+                self.notify(
+                    _CANCELLED,
+                    {"requestId": request_id, "reason": "nobody waits for it any more"},
+                )
 
-    def _abandon(self, request_id: str) -> None:
-        params: JsonObject = {"requestId": request_id, "reason": "nobody waits for it any more"}
-        # A server that does not read will not read this either.
-        with suppress(TargetUnavailableError):
-            self._send(jsonrpc.notification_body("notifications/cancelled", params))
+    def _forget(self, request_id: str) -> _Pending | None:
+        found = self._pending.pop(request_id, None)
+        return self._listens.pop(request_id, None) if found is None else found
+
+    def notify(self, method: str, params: JsonObject) -> None:
+        """Send a notification; a server that does not read will not read this either."""
+        with suppress(TargetUnavailableError, UpstreamProtocolError):
+            self._send(jsonrpc.notification_body(method, params))
+
+    def answer(
+        self, request_id: jsonrpc.RequestId, result: JsonObject | None, error: JsonObject | None
+    ) -> None:
+        """Answer a question of the server; one that does not read gets no answer."""
+        self._asked -= 1
+        body: JsonObject = {"jsonrpc": "2.0", "id": request_id}
+        if error is not None:
+            body["error"] = error
+        else:
+            body["result"] = result or {}
+        with suppress(TargetUnavailableError, UpstreamProtocolError):
+            self._send(body)
 
     def _send(self, message: JsonObject) -> None:
+        if self._gone is not None:
+            raise TargetUnavailableError("The instance is gone") from self._gone
         try:
             line = jsonrpc.encode(message)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UpstreamProtocolError("The message cannot be written") from error
-        if self._unsent_bytes + len(line) > MAX_UNSENT_BYTES:
+        waiting = self._wire.unsent_bytes
+        if waiting and waiting + len(line) > MAX_UNSENT_BYTES:
             raise TargetUnavailableError("The instance does not read what it is sent")
-        self._unsent.append(line)
-        self._unsent_bytes += len(line)
-        self._wake.set()
-
-    async def _write(self) -> None:
-        while True:
-            while self._unsent:
-                line = self._unsent.popleft()
-                await self._wire.send(line)
-                self._unsent_bytes -= len(line)
-                del line  # not to be kept until the next one comes
-            self._wake.clear()
-            _ = await self._wake.wait()
+        try:
+            self._wire.push(line)
+        except anyio.ClosedResourceError as error:
+            raise TargetUnavailableError("The connection is closed") from error
 
     def _take(self, line: bytes) -> None:
-        self.heard = self._clock.monotonic()
+        self._heard = self._clock.monotonic()
         try:
             message = jsonrpc.parse(jsonrpc.decode(line))
         except (UnreadableMessageError, MalformedMessageError):
@@ -205,13 +266,13 @@ class StdioUpstream:
             return
         match message:
             case jsonrpc.Response(id=str(request_id)):
-                pending = self._pending.pop(request_id, None)
+                pending = self._forget(request_id)
                 if pending is not None and not pending.future.done():
                     pending.future.set_result(message)
             case jsonrpc.Request():
-                self._answer(message)
-            case jsonrpc.Notification(method="notifications/tools/list_changed"):
-                self._on_tools_changed()
+                self._take_question(message)
+            case jsonrpc.Notification(method=method, params=params):
+                self._take_notification(method, params)
             case _:
                 pass
 
@@ -223,18 +284,75 @@ class StdioUpstream:
         except (ValueError, RecursionError):
             return
         request_id = value.get("id") if isinstance(value, dict) and "method" not in value else None
-        pending = self._pending.pop(request_id, None) if isinstance(request_id, str) else None
+        pending = self._forget(request_id) if isinstance(request_id, str) else None
         if pending is not None and not pending.future.done():
             pending.future.set_exception(
                 UpstreamProtocolError("The answer is no JSON-RPC response")
             )
 
-    def _answer(self, request: jsonrpc.Request) -> None:
-        """Answer what the server asks; nothing is relayed to callers."""
+    def _take_notification(self, method: str, params: JsonObject) -> None:
+        if method == _PROGRESS:
+            token = params.get("progressToken")
+            pending = self._pending.get(token) if isinstance(token, str) else None
+            if pending is not None and pending.caller is not None and pending.token is not None:
+                pending.caller.tell(method, {**params, "progressToken": pending.token})
+        elif method in {_LOG, _ELICITED}:
+            caller = self._only_caller()
+            if caller is not None:
+                caller.tell(method, params)
+            elif not self._pending:
+                self._broadcast(method, params)
+        elif method != _CANCELLED:
+            self._broadcast(method, params)
+
+    def _only_caller(self) -> Caller | None:
+        """Tell whose everything in flight is, the newest request first; None if several have some.
+
+        The gateway's own requests do not count: servers ask nothing about a ping.
+        """
+        newest: Caller | None = None
+        for pending in reversed(self._pending.values()):
+            if pending.caller is None:
+                continue
+            if newest is None:
+                newest = pending.caller
+            elif pending.caller.owner != newest.owner:
+                return None
+        return newest
+
+    def _take_question(self, request: jsonrpc.Request) -> None:
+        question = _Question(self, request)
+        self._asked += 1
         if request.method == "ping":
-            body = jsonrpc.result_body(request.id, {})
-        else:
-            body = jsonrpc.error_body(request.id, jsonrpc.METHOD_NOT_FOUND, "Method not found")
-        # A server that asks and does not read gets no answer.
-        with suppress(TargetUnavailableError):
-            self._send(body)
+            question.answer({})
+            return
+        if request.method not in mcp.ASKED_CAPABILITY:
+            question.answer(None, _refusal(jsonrpc.METHOD_NOT_FOUND, "Method not found"))
+            return
+        caller = self._only_caller()
+        if caller is None or self._asked > _MAX_QUESTIONS:
+            # Asked of the wrong one, it could tell one agent what another one does.
+            words = "Several callers have requests in flight: it is not known whom to ask"
+            question.answer(None, _refusal(jsonrpc.INTERNAL_ERROR, words))
+        elif not caller.ask(question):
+            question.answer(None, _refusal(jsonrpc.METHOD_NOT_FOUND, "The caller cannot be asked"))
+
+
+def _exchange_token(params: JsonObject, request_id: str) -> Json:
+    """Put the request's own id in place of the caller's progress token.
+
+    Returns:
+        The caller's token, None if it gave none.
+    """
+    meta = params.get("_meta")
+    if not isinstance(meta, dict):
+        return None
+    token = meta.pop(mcp.PROGRESS_TOKEN_KEY, None)
+    if isinstance(token, bool) or not isinstance(token, str | int):
+        return None
+    meta[mcp.PROGRESS_TOKEN_KEY] = request_id
+    return token
+
+
+def _refusal(code: int, words: str) -> JsonObject:
+    return {"code": code, "message": words}

@@ -1,13 +1,17 @@
-"""A real engine, a real control plane and a real gateway without its HTTP server."""
+"""A real engine, real servers and a real control plane, with a small data plane before it."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import os
+import secrets
 import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -22,26 +26,25 @@ from typing_extensions import override
 from orchestrator.clock import SystemClock
 from orchestrator.control.bootstrap import Bootstraps, Caller
 from orchestrator.control.dataplane import DataPlane
-from orchestrator.control.keeper import Services
 from orchestrator.control.publish import Publisher
 from orchestrator.control.reconciler import Reconciler
+from orchestrator.control.services import Services
 from orchestrator.control.state import ProcessRecord, StateFile
-from orchestrator.gateway.server import Gateway
+from orchestrator.errors import AgentsError, TargetLostError, TargetUnavailableError
 from orchestrator.model.base import JsonObject
 from orchestrator.model.desired import Desired, GatewaySettings
-from orchestrator.model.names import WorkloadName
-from orchestrator.model.snapshot import Pulse, Snapshot
+from orchestrator.model.names import RoleName, WorkloadName
+from orchestrator.model.snapshot import Pulse, Route, Snapshot, TargetRef
 from orchestrator.model.workload import WorkloadSpec
-from orchestrator.protocol import jsonrpc, mcp
 from orchestrator.runtimes.channel import Channel
 from orchestrator.runtimes.engine import Engine, EngineFiles
 from orchestrator.runtimes.identity import look_up
 from orchestrator.runtimes.probe import Attested, Dialogue, list_tools, probe
 from orchestrator.runtimes.supervisord import SupervisordRuntime
 from orchestrator.secrets.resolve import SecretResolver
-from orchestrator.tokens.verify import TokenIndex
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
     from pydantic import SecretStr
 
     from orchestrator.model.desired import BootstrapSpec
@@ -56,79 +59,166 @@ SECONDS: Final = 15.0
 
 
 @final
-class Plane(DataPlane):
-    """A real gateway that also writes down, in order, what the control plane did to it."""
+class Connection:
+    """The data plane's end of one process."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        """Stand in front of a gateway."""
-        self.gateway = gateway
+    def __init__(self, ref: TargetRef) -> None:
+        """Open it."""
+        self.ref = ref
+        self.heard = time.monotonic()
+        self.last_call = 0.0
+        self.tools_changed: Callable[[], None] = lambda: None
+        self._channel = Channel(ref.directory, resume=True)
+        self._waiting: dict[str, asyncio.Future[JsonObject]] = {}
+        self._numbers = itertools.count()
+        self._boot = secrets.token_hex(4)
+        self._failure: AgentsError | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests wait for an answer."""
+        return len(self._waiting)
+
+    async def run(self) -> None:
+        """Read until it is closed."""
+        with suppress(anyio.ClosedResourceError, OSError):
+            while True:
+                message = cast("JsonObject", json.loads(await self._channel.receive()))
+                self.heard = time.monotonic()
+                future = self._waiting.get(str(message.get("id")))
+                if future is not None and not future.done():
+                    future.set_result(message)
+                elif message.get("method") == "notifications/tools/list_changed":
+                    self.tools_changed()
+
+    async def ask(self, method: str, params: JsonObject) -> JsonObject:
+        """Ask and wait for the result."""
+        if self._failure is not None:
+            raise self._failure
+        name = f"{self._boot}-{next(self._numbers)}"
+        future: asyncio.Future[JsonObject] = asyncio.get_running_loop().create_future()
+        self._waiting[name] = future
+        try:
+            message = {"jsonrpc": "2.0", "id": name, "method": method, "params": params}
+            await self._channel.send(json.dumps(message).encode())
+            answer = await future
+        finally:
+            del self._waiting[name]
+        return cast("JsonObject", answer["result"])
+
+    def fail(self, error: AgentsError) -> None:
+        """End all that waits."""
+        self._failure = error
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(error)
+        self._channel.close()
+
+
+@final
+class Plane(DataPlane):
+    """A small data plane that also writes down, in order, what the control plane did to it."""
+
+    def __init__(self, group: TaskGroup) -> None:
+        """Serve nothing."""
         self.events: list[str] = []
         self.revisions: list[int] = []
+        self.routes: Mapping[RoleName, Route] = {}
+        self.on_tools_changed: Callable[[WorkloadName], None] = lambda _: None
+        self.connections: dict[WorkloadName, Connection] = {}
+        self._group = group
         self._before: Mapping[str, str] = {}
 
     @override
     def swap(self, snapshot: Snapshot) -> None:
         self.revisions.append(snapshot.revision)
-        now = {
-            str(role): f"{route.target.workload} {route.target.pid}"
-            if route.target
-            else f"no {route.reason}{' waits' if route.waits else ''}"
-            for role, route in snapshot.routes.items()
-        }
-        for role in self._before.keys() - now.keys():
-            self.events.append(f"{role}: gone")
-        for role, text in now.items():
-            if self._before.get(role) != text:
-                self.events.append(f"{role}: {text}")
+        self.routes = snapshot.routes
+        now: dict[str, str] = {}
+        for role, route in snapshot.routes.items():
+            now[role] = f"no {route.reason}{' waits' if route.waits else ''}"
+            for ref in (route.target, *route.lanes):
+                if ref is not None:
+                    own = ref is route.target
+                    name = str(role) if own else f"{role} {ref.era} {ref.owner}".rstrip()
+                    now[name] = f"{ref.workload} {ref.pid}"
+                    self._connect(ref)
+            for (era, owner), why in route.refused.items():
+                now[f"{role} {era} {owner}".rstrip()] = f"refused, {why}"
+        for name in self._before.keys() - now.keys():
+            self.events.append(f"{name}: gone")
+        for name, text in now.items():
+            if self._before.get(name) != text:
+                self.events.append(f"{name}: {text}")
         self._before = now
-        self.gateway.swap(snapshot)
+
+    def _connect(self, ref: TargetRef) -> None:
+        known = self.connections.get(ref.workload)
+        if known is not None and known.ref.pid == ref.pid:
+            return
+        self.connections[ref.workload] = made = Connection(ref)
+        made.tools_changed = lambda: self.on_tools_changed(ref.workload)
+        self._group.start_soon(made.run)
 
     @override
     async def drain(self, workload: WorkloadName, grace: float) -> int:
         self.events.append(f"drain {workload}")
-        left = await self.gateway.drain(workload, grace)
+        connection = self.connections[workload]
+        with anyio.move_on_after(grace):
+            while connection.in_flight:  # noqa: ASYNC110  as a data plane for tests may
+                await anyio.sleep(0.01)
+        left = connection.in_flight
         self.events.append(f"drained {workload} {left}")
         return left
 
     @override
     def lose(self, workload: WorkloadName, pid: int, reason: str) -> None:
         self.events.append(f"lose {workload} {pid}")
-        self.gateway.lose(workload, pid, reason)
+        connection = self.connections.get(workload)
+        if connection is not None and connection.ref.pid == pid:
+            connection.fail(TargetLostError(reason))
 
     @override
     def pulse(self, workload: WorkloadName) -> Pulse | None:
-        return self.gateway.pulse(workload)
+        connection = self.connections.get(workload)
+        if connection is None:
+            return None
+        return Pulse(connection.heard, connection.in_flight, None, connection.last_call)
 
     @override
     async def ping(self, workload: WorkloadName) -> None:
-        await self.gateway.ping(workload)
+        connection = self._find(workload)
+        _ = await connection.ask("ping", {})
 
     @override
     async def list_tools(self, workload: WorkloadName) -> tuple[JsonObject, ...]:
-        return await self.gateway.list_tools(workload)
+        listed = await self._find(workload).ask("tools/list", {})
+        return tuple(cast("list[JsonObject]", listed["tools"]))
 
-    async def call(self, role: str, tool: str, arguments: JsonObject) -> str:
-        """Call a tool through the gateway's own connection; return the text of its result."""
-        workload = WorkloadName(self.route(role).split()[0])
-        target = self.gateway._table.target(workload)
-        assert target is not None
-        call = mcp.ToolCall(tool, arguments, {})
-        target.claim()
+    def _find(self, workload: WorkloadName) -> Connection:
+        connection = self.connections.get(workload)
+        if connection is None:
+            raise TargetUnavailableError(f"{workload} is not known")
+        return connection
+
+    async def call(self, name: str, tool: str, arguments: JsonObject) -> str:
+        """Call a tool; return the text of its result.
+
+        Args:
+            name: A role; or a role, an era and possibly an owner, for a lane.
+            tool: The tool.
+            arguments: Its arguments.
+        """
+        connection = self._find(WorkloadName(self.route(name).split()[0]))
         try:
-            response = await target.call(call, "test", _wait)
+            result = await connection.ask("tools/call", {"name": tool, "arguments": arguments})
         finally:
-            target.release()
-        assert response.result is not None
-        content = cast("list[dict[str, str]]", response.result["content"])
+            connection.last_call = time.monotonic()
+        content = cast("list[dict[str, str]]", result["content"])
         return content[0]["text"]
 
-    def route(self, role: str) -> str:
-        """Tell where a role's calls go now."""
-        return self._before.get(role, "gone")
-
-
-async def _wait(future: asyncio.Future[jsonrpc.Response]) -> jsonrpc.Response:
-    return await future
+    def route(self, name: str) -> str:
+        """Tell where the calls of a role, or of a lane, go now."""
+        return self._before.get(name, "gone")
 
 
 @final
@@ -250,38 +340,41 @@ class Project:
         return StateFile(self.state_path)
 
     @asynccontextmanager
-    async def control(self) -> AsyncGenerator[Control]:
+    async def control(
+        self, *, lane_idle: timedelta = timedelta(minutes=10), most_owners: int = 32
+    ) -> AsyncGenerator[Control]:
         """Run a control plane, as one boot of the daemon does; the instances outlive it."""
         clock, state = SystemClock(), self.state()
         log = cast("structlog.typing.FilteringBoundLogger", structlog.get_logger("test"))
-        async with Gateway(TokenIndex(clock), clock=clock) as gateway:
-            plane, publisher = Plane(gateway), Publisher(state)
-            bootstraps = Bootstraps(self.runtime, state, self._resolve, self._converse, log)
+        bootstraps = Bootstraps(self.runtime, state, self._resolve, self._converse, log)
 
-            async def secrets(spec: WorkloadSpec) -> Mapping[SecretName, SecretStr]:
-                await bootstraps.wait_for(spec)
-                return await self._resolve(spec)
+        async def resolve(spec: WorkloadSpec) -> Mapping[SecretName, SecretStr]:
+            await bootstraps.wait_for(spec)
+            return await self._resolve(spec)
 
+        async with anyio.create_task_group() as group:
+            plane, publisher = Plane(group), Publisher(state)
             services = Services(
                 runtime=self.runtime,
                 publisher=publisher,
                 state=state,
                 probe=_probe,
-                secrets=secrets,
+                secrets=resolve,
                 log_of=lambda role: self.files.logs / f"{role}.log",
                 clock=clock,
                 log=log,
                 changed=lambda: None,
                 secret_poll_seconds=0.05,
+                lane_idle=lane_idle,
+                most_owners=most_owners,
             )
             reconciler = Reconciler(services, bootstraps, lambda role: f"http://here/{role}")
-            gateway.on_tools_changed = reconciler.note_tools_changed
+            plane.on_tools_changed = reconciler.note_tools_changed
             publisher.attach(plane)
-            async with anyio.create_task_group() as group:
-                with anyio.fail_after(SECONDS):
-                    await group.start(reconciler.run)
-                yield Control(reconciler, plane, bootstraps)
-                group.cancel_scope.cancel()
+            with anyio.fail_after(SECONDS):
+                await group.start(reconciler.run)
+            yield Control(reconciler, plane, bootstraps)
+            group.cancel_scope.cancel()
 
     async def _resolve(self, spec: WorkloadSpec) -> Mapping[SecretName, SecretStr]:
         return SecretResolver(self.root, self.root, {}).resolve_all(spec.secrets)
@@ -297,12 +390,19 @@ async def _probe(
     process: Process, spec: WorkloadSpec, era: EraChoice, record: ProcessRecord | None
 ) -> Attested:
     """Do what the daemon does."""
-    startup = spec.probe.startup
+    startup, asks = spec.probe.startup, spec.policy.asks
     with Channel(process.directory, resume=record is not None) as channel:
         if record is None:
-            return await probe(channel, era, prefix="test-", startup=startup)
-        tools = await list_tools(channel, record.era, prefix="test-", startup=startup)
-        return Attested(record.era, record.protocol_version, record.server_info, {}, tools)
+            return await probe(channel, era, prefix="test-", startup=startup, asks=asks)
+        tools = await list_tools(channel, record.era, prefix="test-", startup=startup, asks=asks)
+        return Attested(
+            era=record.era,
+            protocol_version=record.protocol_version,
+            server_info=record.server_info,
+            capabilities=record.capabilities,
+            tools=tools,
+            instructions=record.instructions,
+        )
 
 
 @pytest.fixture

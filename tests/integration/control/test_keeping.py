@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
+from orchestrator.errors import TargetUnavailableError
 from orchestrator.model.names import ServerName, WorkloadName
 
 if TYPE_CHECKING:
@@ -298,9 +299,8 @@ async def test_a_broken_wire_is_found(project: Project) -> None:
     """A server that the gateway gave up, as no reader stands what it wrote, is replaced."""
     async with project.control() as control:
         pid = await control.start(project.spec(probe=QUICK_PROBE))
-        target = control.plane.gateway._table.target(WorkloadName("reader.scripted.g1"))
-        assert target is not None
-        target._upstream.close()  # as after a line of more than 32 MB
+        broken = TargetUnavailableError("as after a line of more than 32 MB")
+        control.plane.connections[WorkloadName("reader.scripted.g1")].fail(broken)
         ready = await control.until_ready(other_than=pid)
         assert ready.restarts == 1
         assert await call(control, "echo", {"a": "b"}) == '{"a": "b"}'

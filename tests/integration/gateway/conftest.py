@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -23,8 +24,8 @@ from anyio.abc import TaskStatus
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from orchestrator.audit.record import CallRecord
 from orchestrator.clock import SystemClock
-from orchestrator.gateway.filters.record import CallRecord
 from orchestrator.gateway.server import Gateway
 from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.model.base import Json, JsonObject
@@ -104,7 +105,17 @@ class MemoryRecorder:
         """Start empty."""
         self.records: list[CallRecord] = []
 
-    async def record(self, entry: CallRecord) -> None:
+    def admit(self) -> None:
+        """Let everything in."""
+
+    def intend(self, entry: CallRecord) -> asyncio.Future[None]:
+        """Keep one that comes before its call."""
+        self.records.append(entry)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def record(self, entry: CallRecord) -> None:
         """Keep one."""
         self.records.append(entry)
 

@@ -16,7 +16,7 @@ from orchestrator.errors import UpstreamProtocolError, WorkloadNotReadyError
 from orchestrator.model.base import JsonObject
 from orchestrator.model.server import EraChoice
 from orchestrator.runtimes.channel import Channel
-from orchestrator.runtimes.probe import LEGACY, MODERN, Attested, probe
+from orchestrator.runtimes.probe import LEGACY, MODERN, Attested, EraRefusedError, probe
 
 Starter = Callable[..., subprocess.Popen[bytes]]
 SILENCE = timedelta(seconds=0.3)
@@ -281,7 +281,6 @@ async def test_request_ids_and_envelope(directory: Path) -> None:
             NOTHING,
             "server/discover is not complete",
         ),
-        ({**DISCOVERED, "supportedVersions": ["2030-01-01"]}, NOTHING, "does not speak"),
         ({**DISCOVERED, "capabilities": []}, NOTHING, "capabilities is no object"),
         (7, NOTHING, "result is no object"),
         (DISCOVERED, {"tools": NONE, "resultType": "task"}, "tools/list is not complete"),
@@ -349,7 +348,7 @@ async def test_a_revision_that_we_do_not_speak(directory: Path, version: object)
                     script.result(request, {"protocolVersion": version, "capabilities": NOTHING})
 
                 _ = tasks.start_soon(serve)
-                with pytest.raises(UpstreamProtocolError, match="no protocol revision"):
+                with pytest.raises(EraRefusedError, match="no protocol revision"):
                     _ = await run_probe(directory, "legacy")
     finally:
         script.close()
@@ -369,7 +368,7 @@ async def test_a_refused_handshake(directory: Path) -> None:
                         script.write({"jsonrpc": "2.0", "id": request["id"], "error": error})
 
                 _ = tasks.start_soon(serve)
-                with pytest.raises(UpstreamProtocolError, match=r"-32600 no\\x1b") as caught:
+                with pytest.raises(EraRefusedError, match=r"-32600 no\\x1b") as caught:
                     _ = await run_probe(directory)
                 assert len(str(caught.value)) < 300
     finally:

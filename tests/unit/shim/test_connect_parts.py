@@ -1,8 +1,6 @@
-"""The parts of `agents connect` that do no I/O: event streams, headers, addresses."""
+"""The parts of `agents connect` that do no I/O: headers, addresses."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -12,15 +10,9 @@ from mcp.shared.inbound import mcp_param_headers, x_mcp_header_map
 from orchestrator.errors import InvalidParamsError, SettingsError
 from orchestrator.model.base import JsonObject
 from orchestrator.protocol import mcp
-from orchestrator.shim.event_stream import EventStream
 from orchestrator.shim.headers import HeaderWriter
-from orchestrator.shim.post import Endpoint, listeners
+from orchestrator.shim.post import Endpoint
 
-STREAM = (
-    ': ping\n\nid: 1\ndata:\n\nevent: message\r\ndata: {"a":1}\r\n\r\n'
-    "retry: 5\rdata: two\rdata:  lines\r\revent: other\ndata: no\n\ndata: ünï\n\ndata: unfinished"
-).encode()
-EVENTS = [b'{"a":1}', b"two\n lines", "ünï".encode()]
 SCHEMA: JsonObject = {
     "type": "object",
     "properties": {
@@ -33,15 +25,6 @@ SCHEMA: JsonObject = {
     },
 }
 VALUES = st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.integers())
-
-
-@given(st.lists(st.integers(0, len(STREAM)), max_size=12))
-def test_any_split_gives_the_same_events(cuts: list[int]) -> None:
-    """However the bytes are split, the same events come out; unfinished ones do not."""
-    places = [0, *sorted(cuts), len(STREAM)]
-    stream = EventStream()
-    found = [data for start, end in pairwise(places) for data in stream.feed(STREAM[start:end])]
-    assert found == EVENTS
 
 
 def modern(**params: object) -> JsonObject:
@@ -116,16 +99,3 @@ def test_endpoints_of_this_machine() -> None:
     """Both families are read."""
     assert Endpoint.parse("http://127.0.0.1:8700/a/mcp") == Endpoint("127.0.0.1", 8700, "/a/mcp")
     assert Endpoint.parse("http://[::1]:8700/a/mcp").authority == "[::1]:8700"
-
-
-def test_listeners_are_read_from_the_kernels_table() -> None:
-    """Only listeners on that very port count."""
-    table = (
-        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n"
-        "   0: 0100007F:21FC 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000 0 1\n"
-        "   1: 0100007F:21FC 0100007F:9999 01 00000000:00000000 00:00000000 00000000  1001 0 1\n"
-        "   2: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0 0 1\n"
-    )
-    assert listeners(table, 8700) == {1000}
-    assert listeners(table, 80) == {0}
-    assert listeners(table, 81) == set()

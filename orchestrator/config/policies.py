@@ -1,0 +1,17 @@
+"""From what a role file and its server file say to the policy that the gateway decides by."""
+
+from orchestrator.model.role import Role
+from orchestrator.model.rules import RolePolicy
+from orchestrator.model.server import Server
+
+
+def policy_of(role: Role, server: Server) -> RolePolicy:
+    """Tell what a role's calls may do, beyond which tools they may name."""
+    return RolePolicy(
+        limits=role.limits,
+        tools=role.tools,
+        sums=role.sums,
+        resources=role.resources,
+        prompts=role.prompts,
+        asks=server.asks,
+    )

@@ -1,0 +1,55 @@
+"""What everything that keeps processes works with."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import SecretStr
+from structlog.typing import FilteringBoundLogger
+
+from orchestrator.clock import Clock
+from orchestrator.control.pinbook import PinBook
+from orchestrator.control.publish import Publisher
+from orchestrator.control.state import ProcessRecord, StateFile
+from orchestrator.model.names import SecretName
+from orchestrator.model.server import EraChoice
+from orchestrator.model.workload import WorkloadSpec
+from orchestrator.runtimes.base import Process, Runtime
+from orchestrator.runtimes.probe import Attested
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Other parts, and a few settings.
+
+    Attributes:
+        runtime: The engine.
+        publisher: Where routes go.
+        state: What survives a crash.
+        pins: Which tool definitions were accepted.
+        probe: Asks a process for its tools over its own channel, while the gateway does not know
+            it; a record says that it was opened already.
+        secrets: Resolves the secrets of a spec, complete; raises SecretError.
+        log_of: Tells where a role's instance writes its log.
+        clock: Time.
+        log: Structured log.
+        changed: Called after every change that a person would see.
+        secret_poll_seconds: How often a role looks for a secret that was missing.
+        lane_idle: How long a lane lives on when nobody calls it.
+        most_owners: How many owners of one role may have processes of their own.
+    """
+
+    runtime: Runtime
+    publisher: Publisher
+    state: StateFile
+    pins: PinBook
+    probe: Callable[[Process, WorkloadSpec, EraChoice, ProcessRecord | None], Awaitable[Attested]]
+    secrets: Callable[[WorkloadSpec], Awaitable[Mapping[SecretName, SecretStr]]]
+    log_of: Callable[[str], Path]
+    clock: Clock
+    log: FilteringBoundLogger
+    changed: Callable[[], None]
+    secret_poll_seconds: float = 5.0
+    lane_idle: timedelta = timedelta(minutes=10)
+    most_owners: int = 32

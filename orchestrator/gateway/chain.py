@@ -1,0 +1,87 @@
+"""The order of the filters, with the reason for each place."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.gateway.context import Exchange, Filter, Handler, chain
+from orchestrator.gateway.filters.attend import Attend
+from orchestrator.gateway.filters.authenticate import Authenticate
+from orchestrator.gateway.filters.authorize import Authorize
+from orchestrator.gateway.filters.disclose import Disclose, cut_result
+from orchestrator.gateway.filters.parse import Parse
+from orchestrator.gateway.filters.record import Record, Recorder
+from orchestrator.gateway.hub import Hub
+from orchestrator.gateway.parking import Parking
+from orchestrator.gateway.questions import Questions
+from orchestrator.gateway.relay import Relay
+from orchestrator.gateway.seal import Seal
+from orchestrator.gateway.sessions import Sessions
+from orchestrator.gateway.settings import Common, GatewaySettings
+from orchestrator.gateway.table import Table
+from orchestrator.model.names import RoleName
+from orchestrator.tokens.verify import TokenIndex
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the filters work with.
+
+    Attributes:
+        tokens: Tokens that are accepted.
+        recorder: Keeps a record of each request.
+        table: The current snapshot.
+        seal: Seals what callers keep.
+        sessions: Sessions of legacy callers.
+        hub: Callers that listen.
+        questions: What legacy callers were asked.
+        parking: Calls that wait for modern callers.
+        on_session_ended: Is told of a session that its caller ended.
+        on_level: Is told that a session of a role changed its log level.
+    """
+
+    tokens: TokenIndex
+    recorder: Recorder
+    table: Table
+    seal: Seal
+    sessions: Sessions
+    hub: Hub
+    questions: Questions
+    parking: Parking
+    on_session_ended: Callable[[RoleName, str], None]
+    on_level: Callable[[RoleName], None]
+
+
+def build_chain(parts: Parts, common: Common, settings: GatewaySettings) -> Handler:
+    """Put the filters in their order, the outermost first."""
+
+    def owner_of(exchange: Exchange) -> str:
+        place = parts.table.places().get(exchange.role)
+        return "" if place is None else place.owner_of(exchange)
+
+    filters: tuple[Filter, ...] = (
+        # Around everything, so that nothing ends without a record.
+        Record(parts.recorder, common.clock),
+        # Before the body: a stranger makes nobody read megabytes.
+        Authenticate(parts.tokens, settings.max_open, settings.max_streams),
+        # Once, before anybody decides: all decide on the same message.
+        Parse(settings.max_body_bytes, settings.max_held_bytes),
+        # What belongs to a session needs the message's kind; what is said beside requests ends.
+        Attend(parts.sessions, parts.hub, parts.questions, parts.on_session_ended, owner_of),
+        # Default deny.
+        Authorize(parts.table),
+        # (approve: after it is allowed at all, before it takes a place at the instance.)
+        # What needs no instance ends here: an agent opens and lists while its instance restarts.
+        Disclose(common.info, parts.sessions, parts.hub, owner_of, parts.on_level),
+    )
+    # Last, so that nothing that is refused or waits for a person holds up a drain.
+    relay = Relay(
+        common,
+        table=parts.table,
+        seal=parts.seal,
+        questions=parts.questions,
+        parking=parts.parking,
+        filter_result=cut_result,
+        call_seconds=settings.call_seconds,
+        patience=settings.hang_up_patience_seconds,
+    )
+    return chain(filters, relay)

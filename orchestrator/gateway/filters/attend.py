@@ -1,0 +1,115 @@
+"""Whose session it is, and what is said in it beside requests: its stream, its end, its answers.
+
+It stands after the parse, as an `initialize` has no session yet; before anything that a request
+could use up, as what is said beside requests is free.
+
+Source: MCP 2025-11-25, Transports, session management and listening for messages.
+"""
+
+from collections.abc import Callable
+from typing import Final, final
+
+from orchestrator.errors import CallCancelledError
+from orchestrator.gateway.context import Exchange, Handler, Reply
+from orchestrator.gateway.hub import Hub, Stream
+from orchestrator.gateway.questions import Questions
+from orchestrator.gateway.replies import refuse_http
+from orchestrator.gateway.sessions import HEADER, Session, Sessions
+from orchestrator.model.names import RoleName
+from orchestrator.protocol import jsonrpc
+
+_ACCEPTED: Final = Reply(202)
+_ENDED: Final = Reply(200)
+_CANCELLED: Final = "notifications/cancelled"
+
+
+@final
+class Attend:
+    """Finds the session of every legacy request but the one that opens it."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        hub: Hub,
+        questions: Questions,
+        on_ended: Callable[[RoleName, str], None],
+        owner_of: Callable[[Exchange], str],
+    ) -> None:
+        """Look sessions up in `sessions`.
+
+        Args:
+            sessions: The sessions.
+            hub: Where streams are announced to.
+            questions: What was asked in sessions.
+            on_ended: Is told of a session that its caller ended.
+            owner_of: Tells whose instance speaks to a caller.
+        """
+        self._sessions = sessions
+        self._hub = hub
+        self._questions = questions
+        self._on_ended = on_ended
+        self._owner_of = owner_of
+        # Open requests by session and id, so that a cancel finds them.
+        self._open: dict[tuple[str, jsonrpc.RequestId], Exchange] = {}
+
+    async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
+        """Pass requests on; everything else ends here.
+
+        Raises:
+            ProtocolError: There is no session, or not this caller's.
+        """
+        if exchange.era == "modern" or exchange.method == "initialize" or not exchange.principal:
+            return await then(exchange)
+        text = exchange.head.values.get(HEADER)
+        session = self._sessions.find(text, exchange.role, exchange.principal.agent)
+        exchange.session = session
+        match exchange.message:
+            case jsonrpc.Request(id=request_id):
+                self._remember(exchange, session, request_id)
+                return await then(exchange)
+            case jsonrpc.Notification():
+                self._take(exchange, session)
+                return _ACCEPTED
+            case jsonrpc.Response() as response:
+                _ = self._questions.answer(session.key, response)
+                return _ACCEPTED
+            case None:
+                if exchange.head.method == "DELETE":
+                    self._end(session)
+                    return _ENDED
+                return self._open_stream(exchange, session)
+
+    def _remember(
+        self, exchange: Exchange, session: Session, request_id: jsonrpc.RequestId
+    ) -> None:
+        key = (session.key, request_id)
+        self._open[key] = exchange
+        exchange.finally_do(
+            lambda: self._open.pop(key) if self._open.get(key) is exchange else None
+        )
+
+    def _take(self, exchange: Exchange, session: Session) -> None:
+        if exchange.method != _CANCELLED:
+            return  # there is nothing else that a notification could change
+        request_id = exchange.params.get("requestId")
+        if isinstance(request_id, str | int) and not isinstance(request_id, bool):
+            found = self._open.get((session.key, request_id))
+            if found is not None:
+                found.interrupt(CallCancelledError("Request cancelled"))
+
+    def _end(self, session: Session) -> None:
+        self._sessions.end(session)
+        self._hub.end_session(session.key)
+        for (key, _), exchange in tuple(self._open.items()):
+            if key == session.key:
+                exchange.interrupt(CallCancelledError("The session was ended"))
+        self._on_ended(session.role, session.key)
+
+    def _open_stream(self, exchange: Exchange, session: Session) -> Reply:
+        stream = Stream(exchange, session, None, self._owner_of(exchange))
+        if not self._hub.add(stream):
+            return refuse_http(
+                exchange, 409, "Conflict: the session has a stream", code="protocol.stream"
+            )
+        exchange.finally_do(lambda: self._hub.remove(stream))
+        return Reply(200, stream=stream)

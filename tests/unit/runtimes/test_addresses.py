@@ -1,0 +1,93 @@
+"""Addresses of servers that serve HTTP, and who listens on a port."""
+
+import socket
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.errors import TargetUnavailableError
+from orchestrator.runtimes.address import Address
+from orchestrator.runtimes.ports import Listener, check_own, free_port, listeners
+
+TABLE = (
+    "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n"
+    "   0: 0100007F:21FC 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000 0 1\n"
+    "   1: 0100007F:21FC 0100007F:9999 01 00000000:00000000 00:00000000 00000000  1001 0 1\n"
+    "   2: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0 0 1\n"
+)
+PATHS = st.text("abcXYZ012._~/-").map(lambda text: f"/{text}")
+
+
+@given(PATHS, st.integers(1, 65_535))
+def test_an_address_is_read_as_it_was_written(path: str, port: int) -> None:
+    """Both kinds of address survive being written into a record."""
+    for address in (Address(path, port=port), Address(path, socket="/run/a:b/http.sock")):
+        assert Address.parse(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "http://192.0.2.1:80/mcp",
+        "https://127.0.0.1:80/mcp",
+        "http://127.0.0.1/mcp",
+        "http://127.0.0.1:0/mcp",
+        "http://127.0.0.1:65536/mcp",
+        "http://127.0.0.1:80",
+        "http://127.0.0.1:80@192.0.2.1:80/mcp",
+        "unix:relative:/mcp",
+        "unix:/run/http.sock",
+    ],
+)
+def test_anything_else_is_no_address(text: str) -> None:
+    """Only a unix socket or a port of this machine is taken."""
+    with pytest.raises(TargetUnavailableError):
+        _ = Address.parse(text)
+
+
+def test_the_host_header_is_one_that_servers_let_in() -> None:
+    """Servers that check it know loopback names with a port only."""
+    assert Address("/mcp", socket="/x").authority == "localhost:80"
+    assert Address("/mcp", port=81).authority == "127.0.0.1:81"
+
+
+def test_listeners_are_read_from_the_kernels_table() -> None:
+    """Only listeners on that very port count."""
+    assert listeners(TABLE, 8700) == {Listener(1000, "0100007F")}
+    assert listeners(TABLE, 80) == {Listener(0, "00000000")}
+    assert listeners(TABLE, 81) == set()
+
+
+@pytest.mark.parametrize(
+    ("address", "is_local"),
+    [
+        ("0100007F", True),
+        ("0200007F", True),
+        ("00000000", False),
+        ("0101A8C0", False),
+        ("00000000000000000000000001000000", True),
+        ("0000000000000000FFFF00000100007F", True),
+        ("0000000000000000FFFF000001010A0A", False),
+        ("00000000000000000000000000000000", False),
+        ("B80D0120000000000000000000007F7F", False),
+    ],
+)
+def test_only_loopback_is_local(address: str, is_local: bool) -> None:
+    """A listener on all addresses, or on one of the network, is not local."""
+    assert Listener(0, address).is_local is is_local
+
+
+def test_a_port_of_our_own_is_taken_and_no_other() -> None:
+    """Nothing is sent to a port where nobody listens, or that the network reaches."""
+    port = free_port()
+    with pytest.raises(ConnectionRefusedError):
+        check_own(port)
+    with socket.create_server(("127.0.0.1", port)):
+        check_own(port)
+    with (
+        socket.create_server(("0.0.0.0", port)),  # noqa: S104 - what is refused
+        pytest.raises(TargetUnavailableError, match="more addresses than 127"),
+    ):
+        check_own(port)
