@@ -13,7 +13,13 @@ AgentsError                      code `internal`, exit status 1
 │   ├── TokenExpiredError
 │   └── TokenRevokedError
 ├── PolicyError                  5
-│   ├── CallDeniedError
+│   ├── RuleError                a rule of the role, by name
+│   │   ├── CallDeniedError
+│   │   ├── RateLimitedError
+│   │   ├── BusyError
+│   │   ├── ArgumentsRefusedError
+│   │   ├── SecretInArgumentsError
+│   │   └── SumExceededError
 │   ├── UnknownToolError
 │   └── TooManyCallsError
 ├── WorkloadError                6: an instance that does not run as it should
@@ -200,16 +206,63 @@ class PolicyError(AgentsError):
     exit_code = 5
 
 
+class RuleError(PolicyError):
+    """A rule of the role refuses a call, of which nothing was done.
+
+    Attributes:
+        rule: The rule's name, as its place in the role file.
+        retry_after_ms: When another try makes sense; None if the rule does not change by waiting.
+    """
+
+    def __init__(
+        self, message: str, *, rule: str, retry_after_ms: int | None = None, hint: str | None = None
+    ) -> None:
+        """Keep the name of the rule that decided; the sentence is for agents."""
+        super().__init__(message, hint=hint)
+        self.rule: str = rule
+        self.retry_after_ms: int | None = retry_after_ms
+
+
 @final
-class CallDeniedError(PolicyError):
+class CallDeniedError(RuleError):
     """A rule denies the call."""
 
     code = "policy.denied"
 
-    def __init__(self, message: str, *, rule: str, hint: str | None = None) -> None:
-        """Keep the name of the rule that decided."""
-        super().__init__(message, hint=hint)
-        self.rule: str = rule
+
+@final
+class RateLimitedError(RuleError):
+    """Too many calls came in too short a time."""
+
+    code = "policy.rate"
+
+
+@final
+class BusyError(RuleError):
+    """As many calls are under way as may be, and no place became free in time."""
+
+    code = "policy.busy"
+
+
+@final
+class ArgumentsRefusedError(RuleError):
+    """The role narrows the tool to other arguments."""
+
+    code = "policy.arguments"
+
+
+@final
+class SecretInArgumentsError(RuleError):
+    """There is a secret in the arguments, which would leave by them."""
+
+    code = "policy.secret"
+
+
+@final
+class SumExceededError(RuleError):
+    """What the arguments add up to is more than the role allows."""
+
+    code = "policy.sum"
 
 
 @final

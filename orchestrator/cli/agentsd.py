@@ -29,6 +29,7 @@ def main() -> int:
     gc.freeze()
     gc.enable()
     _close_to_others()
+    _open_many()
     root, state, run, level = sys.argv[1:]
     paths = Paths(Path(root), Path(state), Path(run))
     configure_log(level, paths.daemon_log)
@@ -60,6 +61,19 @@ def _close_to_others() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):
         _ = sys.stderr.write("agentsd: cannot be closed to other processes of this user\n")
+
+
+def _open_many() -> None:
+    """Allow as many descriptors as the system does: each session and each instance needs some.
+
+    Instances are no children of this process: they get what their launch frames say.
+    """
+    import resource
+    from contextlib import suppress
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # a hard limit above what the kernel knows; it goes without
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def leaves(group: "BaseExceptionGroup[AgentsError]") -> "Iterator[AgentsError]":

@@ -49,7 +49,7 @@ def _content(text: str) -> tuple[bytes, str]:
         except OSError as error:
             raise SettingsError(f"{name} cannot be read: {error.strerror}") from error
     else:
-        return text.encode("utf-8", "surrogateescape"), "the arguments"
+        return text.encode("utf-8", "surrogateescape"), "the command line"
     if len(content) > LONGEST:
         raise SettingsError(f"{name}: more than {LONGEST // 1024 // 1024} MiB")
     return content, name
@@ -141,6 +141,10 @@ def _short_type(schema: Json) -> str:
     if isinstance(values, list) and values:
         shown = [visible(str(value), "") for value in values[:_SHOWN_VALUES]]
         return cut("|".join(shown + ["..."] * (len(values) > _SHOWN_VALUES)), _LONGEST_TYPE)
+    choices = schema.get("anyOf", schema.get("oneOf"))
+    if isinstance(choices, list):
+        found = [_short_type(one) for one in choices if one != {"type": "null"}]
+        return cut("|".join(dict.fromkeys(found)), _LONGEST_TYPE) or "any"
     kinds = [kind for kind in _types(schema) if kind != "null"]
     if kinds == ["array"] and isinstance(items := schema.get("items"), dict):
         return f"{_short_type(items)}[]"

@@ -14,6 +14,7 @@ from orchestrator.paths import Paths
 
 Object: TypeAlias = Mapping[str, object]
 NOT_READY: Final = 6
+MOST_LANES: Final = 8
 POLL_SECONDS: Final = 0.1
 RESTART_SECONDS: Final = 15.0
 NOTHING_RUNS: Final = NotRunningError.exit_code
@@ -85,6 +86,7 @@ def render(body: Object) -> list[str]:
     rows = [_row(role) for role in roles_of(body)]
     lines = [f"gateway  {where}", ""]
     lines += table(head, rows) if rows else ["no roles"]
+    lines += list(_further_processes(body))
     lines += list(_troubles(body))
     return lines
 
@@ -100,6 +102,36 @@ def _row(role: Object) -> list[str]:
         str(role["restarts"]),
         seconds(cast("float | None", role["uptime_seconds"])),
     ]
+
+
+def _further_processes(body: Object) -> Iterable[str]:
+    """Tell who stands by, and which lanes there are, a line for each role that has any."""
+    found: list[str] = []
+    for role in roles_of(body):
+        name = paint(str(role["role"]), "bold")
+        spare = cast("Object | None", role.get("spare"))
+        if spare is not None:
+            pid = f", pid {spare['pid']}" if spare["pid"] else ""
+            found.append(f"{name}: spare {paint_state(str(spare['state']))}{pid}{_why(spare)}")
+        lanes = cast("list[Object]", role.get("lanes", []))
+        if lanes:
+            shown = [_lane(lane, str(role["instances"])) for lane in lanes[:MOST_LANES]]
+            if len(lanes) > MOST_LANES:
+                shown.append(f"and {len(lanes) - MOST_LANES} more")
+            count = f"{len(lanes)} lane{'s' if len(lanes) > 1 else ''}"
+            found.append(f"{name}: {count}: {'; '.join(shown)}")
+    return ["", *found] if found else []
+
+
+def _lane(lane: Object, instances: str) -> str:
+    owner = str(lane["owner"])
+    whose = f" of session {owner}" if instances == "per-session" else f" of {owner}"
+    state = "" if lane["state"] == "ready" else f" {paint_state(str(lane['state']))}"
+    return f"{lane['era']}{whose if owner else ''}{state}{_why(lane)}"
+
+
+def _why(process: Object) -> str:
+    return f" ({process['detail']})" if process["detail"] else ""
 
 
 def _troubles(body: Object) -> Iterable[str]:

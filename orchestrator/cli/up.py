@@ -22,7 +22,7 @@ from orchestrator.cli.places import find_paths
 from orchestrator.cli.project import Checked, check_project
 from orchestrator.cli.status import Object, is_ready, render, roles_of
 from orchestrator.control.admin_client import ask, is_listening
-from orchestrator.control.plan import Remove, changes, plan
+from orchestrator.control.plan import Remove, Update, changes, plan
 from orchestrator.control.state import StateFile, read_state
 from orchestrator.errors import (
     ControlUnavailableError,
@@ -218,7 +218,8 @@ def _prepare(checked: Checked) -> None:
             if isinstance(action, Remove):
                 state.drop_role(action.role)
             else:
-                generation = state.next_generation(action.role)
+                kept = current[action.role].generation if isinstance(action, Update) else 0
+                generation = kept or state.next_generation(action.role)
                 spec = action.spec.model_copy(update={"generation": generation})
                 state.keep_role(action.role, spec)
         state.update(gateway=wanted.gateway, bootstraps=wanted.bootstraps)
@@ -321,6 +322,8 @@ def _tell_change(role: Object) -> None:
     if role["state"] == "ready":
         tools = cast("list[str]", role["tools"])
         text += paint(f"  {len(tools)} tools, pid {role['pid']}, {role['url']}", "dim")
+        if role["detail"]:
+            text += f"\n{'':12} {role['detail']}"
     elif role["detail"]:
         text += f"  {role['detail']}"
     note(text)

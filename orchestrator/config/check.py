@@ -79,6 +79,12 @@ def check_role(
         yield document.problem(
             ("restart", "backoff"), "is longer than backoff_max", "write a shorter one"
         )
+    if role.standby and role.instances != "per-role":
+        yield document.problem(
+            ("standby",),
+            "stands by for the process that all agents share, and here they share none",
+            "remove it, or `instances:`",
+        )
     if role.server not in servers:
         yield document.problem(
             ("server",), f"no server file {quoted(role.server)}", did_you_mean(role.server, servers)

@@ -51,6 +51,16 @@ class _Task:
         self._ends: set[int] = set()
         self._end_seen = anyio.Event()
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it may still do what it has to."""
+        return not self.finished.is_set()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it did it, or nothing of it is left."""
+        return self.stopped.is_set() or (self.finished.is_set() and self.error is None)
+
     def note_exit(self, pid: int) -> None:
         """Take the news that a process ended; it may come before the launch is known."""
         self._ends.add(pid)
@@ -95,11 +105,10 @@ class Bootstraps:
         """Begin every bootstrap that is due and not under way; one that failed is tried again."""
         for server, spec in specs.items():
             earlier = self._tasks.get(server)
-            at_work = earlier is not None and not earlier.stopped.is_set()
-            # One that failed and is only being stopped yet is followed by the next try.
-            if at_work and earlier is not None and earlier.error is None and earlier.spec == spec:
+            if earlier is not None and earlier.is_under_way and earlier.spec == spec:
                 continue
-            if not at_work and self._is_done(spec):
+            # One that failed and is only being stopped yet is followed by the next try.
+            if (earlier is None or earlier.is_over) and self._is_done(spec):
                 continue
             self._tasks[server] = task = _Task(spec, earlier)
             group.start_soon(self._run, task, name=f"bootstrap {server}")

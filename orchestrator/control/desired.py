@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from orchestrator.config.places import Places
+from orchestrator.config.policies import policy_of
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.desired import BOOTSTRAP_ROLE, BootstrapSpec, Desired, GatewaySettings
 from orchestrator.model.names import BandName, RoleName, SecretName, ServerName
 from orchestrator.model.role import Mode, Restart, Role
 from orchestrator.model.secret import SecretRef
-from orchestrator.model.server import Bootstrap, BootstrapCall, Server
-from orchestrator.model.workload import WorkloadSpec
+from orchestrator.model.server import Bootstrap, BootstrapCall, Launch, Server
+from orchestrator.model.workload import HttpServing, WorkloadSpec
 
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -54,6 +55,12 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
             argv=argvs[name],
             places=places(name),
             baseline=baseline(name),
+        ).model_copy(
+            update={
+                "sharing": role.instances,
+                "standby": role.standby,
+                "policy": policy_of(role, server),
+            }
         )
         if (wanted := server.bootstrap) is not None and role.server not in bootstraps:
             bootstraps[role.server] = _bootstrap(
@@ -106,6 +113,7 @@ def _spec(  # noqa: PLR0913  a private step of the function above
         restart=restart,
         probe=server.probe,
         stop=server.stop,
+        http=_http(server.launch),
     )
 
 
@@ -135,6 +143,12 @@ def _bootstrap(
         calls=tuple(_fill_call(call, places) for call in wanted.calls),
         produces=tuple(places.fill(path) for path in wanted.produces),
     )
+
+
+def _http(launch: Launch) -> HttpServing | None:
+    if launch.transport == "stdio":
+        return None
+    return HttpServing(listen=launch.listen, path=launch.path)
 
 
 def _needs_mode(server: Server, bands: tuple[BandName, ...]) -> bool:

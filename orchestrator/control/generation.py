@@ -10,6 +10,8 @@ from anyio.abc import TaskGroup
 from orchestrator.control.eras import mirrors
 from orchestrator.control.keeper import ENGINE_POLL_SECONDS, Keeper
 from orchestrator.control.lanes import Lanes, left_lanes
+from orchestrator.control.pins import Held, Live
+from orchestrator.control.release import release, tell
 from orchestrator.control.services import Services
 from orchestrator.control.state import ControlState
 from orchestrator.errors import RuntimeUnavailableError
@@ -68,6 +70,7 @@ class Generation:
         self._changed = changed
         self._classes: Mapping[ToolName, ToolClass] = MappingProxyType(dict(spec.tools))
         self._is_over = False
+        self._told = Held()
         self._lanes = Lanes(spec, services, group, self._note)
         self._serving = self._begin(spec)
         self._members = [self._serving]
@@ -98,18 +101,13 @@ class Generation:
     def route(self) -> Route:
         """Build the route."""
         spec, serving = self.spec, self.serving
-        held = self.held()
-        target = _without_words(serving.ref(), held)
-        lanes = [
-            ref
-            for keeper in self._lanes.keepers()
-            if (ref := _without_words(keeper.ref(), held)) is not None
-        ]
-        return Route(
+        target = serving.ref()
+        lanes = [ref for keeper in self._lanes.keepers() if (ref := keeper.ref()) is not None]
+        route = Route(
             role=spec.role,
             server=spec.server,
             target=target,
-            tools=_released(serving.tools, held),
+            tools=serving.tools,
             classes=self._classes,
             reason="" if target is not None else str(serving.phase),
             waits=target is None and serving.is_coming,
@@ -119,11 +117,25 @@ class Generation:
             refused=MappingProxyType(self._lanes.refused()),
             policy=spec.policy,
         )
+        return release(route, self.held())
+
+    def lives(self) -> tuple[Live, ...]:
+        """Tell what each process shows that may have calls, or stands by for them."""
+        keepers = (*(member.keeper for member in self._members), *self._lanes.keepers())
+        return tuple(keeper.live for keeper in keepers if keeper.live is not None)
+
+    def held(self) -> Held:
+        """Tell what agents do not get, as nobody has approved it."""
+        return self._services.pins.held(self.spec, self.lives())
+
+    def note_pins_changed(self) -> None:
+        """Take the news that something was approved."""
+        self._note()
 
     def status(self, url: str) -> RoleStatus:
         """Tell where the role stands."""
         spares = [one.keeper for one in self._members if one is not self._serving]
-        return self.serving.status(url).model_copy(
+        status = self.serving.status(url).model_copy(
             update={
                 "restarts": sum(member.keeper.restarts for member in self._members),
                 "spare": spares[0].process_status() if spares else None,
@@ -135,6 +147,7 @@ class Generation:
                 ),
             }
         )
+        return tell(status, self.spec, self.held())
 
     def adopt_policy(self, policy: RolePolicy) -> None:
         """Let calls be decided by another policy; no process is touched."""
@@ -146,7 +159,7 @@ class Generation:
             return
         if era not in self._mirrors():
             # Found out elsewhere, since whoever asks got the route.
-            self._changed(self)
+            self._group.start_soon(self._lanes.tell)
         elif owner or self.serving.era not in (None, era):
             self._lanes.want(era, owner)
 
@@ -227,7 +240,18 @@ class Generation:
             self._let_another_serve()
         elif self.spec.standby and len(self._members) == 1:
             self._begin_second()
+        self._tell_held()
         self._changed(self)
+
+    def _tell_held(self) -> None:
+        """Log what is held now, if that is news."""
+        held = self.held()
+        if held != self._told:
+            self._told, log = held, self._services.log.bind(role=self.spec.role)
+            if held:
+                log.warning("tools held", tools=held.tools, instructions=held.instructions)
+            else:
+                log.info("nothing held any more")
 
     def _let_another_serve(self) -> None:
         for member in self._members:

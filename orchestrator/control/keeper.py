@@ -176,6 +176,7 @@ class Keeper:
             capabilities=record.capabilities,
             instructions=record.instructions,
             owner=self.owner,
+            address=process.address,
         )
 
     def status(self, url: str) -> RoleStatus:
@@ -313,7 +314,12 @@ class Keeper:
                 self.restarts = record.restarts
                 self._record = record
                 self.process = Process(
-                    spec.name, record.pid, record.started, record.boot_id, record.directory
+                    spec.name,
+                    record.pid,
+                    record.started,
+                    record.boot_id,
+                    record.directory,
+                    record.address,
                 )
                 self._log.info("instance adopted", pid=record.pid)
                 return self.process
@@ -361,6 +367,7 @@ class Keeper:
             capabilities=opened.capabilities,
             instructions=opened.instructions,
             owner=self.owner,
+            address=process.address,
             restarts=self.restarts,
             ready_at=ready_at,
         )

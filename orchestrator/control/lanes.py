@@ -118,6 +118,10 @@ class Lanes:
             self._services.log.warning("no room for a lane", role=self._spec.role, owner=owner)
         else:
             self._begin(era, owner)
+        self._group.start_soon(self.tell)
+
+    async def tell(self) -> None:
+        """Tell of a change in a turn of its own, as whoever asks does not expect an answer yet."""
         self._changed()
 
     def unwant(self, owner: str) -> None:

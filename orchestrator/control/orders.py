@@ -12,10 +12,14 @@ from pydantic import SecretStr
 from structlog.typing import FilteringBoundLogger
 
 from orchestrator.control.bootstrap import Bootstraps
+from orchestrator.control.pinbook import PinBook
 from orchestrator.control.reconciler import Reconciler
 from orchestrator.errors import AgentsError, NotRunningError
 from orchestrator.model.admin import (
     ApplyRequest,
+    PinsApproveRequest,
+    PinsDiffRequest,
+    PinsListRequest,
     Progress,
     Request,
     RestartRequest,
@@ -26,7 +30,7 @@ from orchestrator.model.admin import (
     TokenListRequest,
     TokenRevokeRequest,
 )
-from orchestrator.model.base import JsonObject
+from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.names import TokenId
 from orchestrator.model.status import GatewayStatus, ProjectStatus
 from orchestrator.tokens.record import TokenRecord
@@ -60,6 +64,7 @@ class Orders:
         project: Path,
         reconciler: Reconciler,
         bootstraps: Bootstraps,
+        pins: PinBook,
         gateway: Callable[[], GatewayStatus],
         desk: "Callable[[], Awaitable[TokenDesk]]",
         group: TaskGroup,
@@ -71,6 +76,7 @@ class Orders:
             project: The project directory.
             reconciler: Keeps the roles.
             bootstraps: What is done once.
+            pins: Which tool definitions were accepted.
             gateway: Tells how the gateway is.
             desk: Waits for the token desk, which is loaded beside everything else.
             group: Runs work that outlives a request.
@@ -79,12 +85,13 @@ class Orders:
         self._project = project
         self._reconciler = reconciler
         self._bootstraps = bootstraps
+        self._pins = pins
         self._gateway = gateway
         self._desk = desk
         self._group = group
         self._log = log
 
-    async def answer(  # noqa: C901  one case a request
+    async def answer(  # noqa: C901, PLR0912  one case a request
         self, request: Request
     ) -> AsyncGenerator[Progress | Result]:
         """Answer one request: any progress, then the result.
@@ -122,6 +129,23 @@ class Orders:
                     desk.revoke, TokenId(request.id), "revoked by an operator"
                 )
                 yield Result(body=describe_token(record))
+            case PinsListRequest():
+                yield Result(body=self._list_pins(request))
+            case PinsDiffRequest():
+                spec, lives = self._reconciler.pinned(request.role)
+                yield Result(body=self._pins.differences(spec, lives))
+            case PinsApproveRequest():
+                spec, lives = self._reconciler.pinned(request.role)
+                approved = self._pins.approve(spec, lives, request.expect)
+                self._reconciler.note_pins_changed(request.role)
+                yield Result(body=approved)
+
+    def _list_pins(self, request: PinsListRequest) -> list[Json]:
+        held = {
+            (spec.role, spec.server): self._pins.held(spec, lives)
+            for spec, lives in self._reconciler.every_pinned()
+        }
+        return [*self._pins.describe(request.role, held)]
 
     async def _issue(self, request: TokenIssueRequest) -> JsonObject:
         known = [status.role for status in self._reconciler.statuses()]

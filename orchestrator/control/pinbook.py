@@ -162,6 +162,12 @@ class PinBook:
         self._log.info("pins approved", role=spec.role, server=spec.server, hash=found, **what)
         return {"role": spec.role, "server": spec.server, **what, "hash": found}
 
+    def describe(
+        self, role: RoleName | None, held: Mapping[tuple[RoleName, ServerName], Held]
+    ) -> list[JsonObject]:
+        """List what is pinned. Arguments and errors as `list_files`."""
+        return list_files(self._directory, role, held)
+
     def _compared(self, spec: WorkloadSpec, lives: Collection[Live]) -> tuple[Pins, Held]:
         if not lives:
             raise WorkloadNotReadyError(
@@ -224,6 +230,11 @@ def list_files(
     held: Mapping[tuple[RoleName, ServerName], Held] = MappingProxyType({}),
 ) -> list[JsonObject]:
     """List what is pinned: a row for each definition, and for each tool that is held.
+
+    Args:
+        directory: Where the files are.
+        role: Of which role; None for all.
+        held: What is held, by role and server.
 
     Raises:
         StateCorruptError: A file cannot be used.

@@ -19,6 +19,7 @@ from orchestrator.errors import UpstreamProtocolError
 from orchestrator.model.base import Json, JsonObject, Model
 from orchestrator.model.names import RoleField, ServerField, ToolField, ToolName
 from orchestrator.model.snapshot import Era
+from orchestrator.protocol.canonical import canonical as in_one_way
 from orchestrator.protocol.jsonrpc import MAX_DEPTH
 
 # All definitions of a role together; they are kept, shown and compared.
@@ -119,14 +120,14 @@ def canonical(value: Json) -> str:
     if _is_too_deep(value):
         raise UpstreamProtocolError("the server describes a tool with too many levels")
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except ValueError as error:
+        return in_one_way(value).decode()
+    except (TypeError, ValueError) as error:
         raise UpstreamProtocolError("the server describes a tool in what is no JSON") from error
 
 
 def digest(text: str) -> str:
     """Hash a canonical text."""
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def look(

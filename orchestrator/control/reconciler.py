@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from orchestrator.control.bootstrap import Bootstraps
 from orchestrator.control.generation import names_of
 from orchestrator.control.keeper import Keeper
+from orchestrator.control.pins import Live
 from orchestrator.control.plan import Action, Remove, Replace, Start, Update, plan
 from orchestrator.control.services import Services
 from orchestrator.control.slot import Slot
@@ -100,6 +101,22 @@ class Reconciler:
         if slot is not None:
             slot.unwant(owner)
 
+    def pinned(self, role: RoleName) -> tuple[WorkloadSpec, tuple[Live, ...]]:
+        """Tell what a role runs, and what its processes show of their tools.
+
+        Raises:
+            NotRunningError: The role is not applied.
+        """
+        return self._slot(role).pinned()
+
+    def every_pinned(self) -> tuple[tuple[WorkloadSpec, tuple[Live, ...]], ...]:
+        """Tell the same of all roles."""
+        return tuple(slot.pinned() for slot in self._slots.values())
+
+    def note_pins_changed(self, role: RoleName) -> None:
+        """Take the news that an operator approved what a role shows."""
+        self._slot(role).note_pins_changed()
+
     async def change(self) -> None:
         """Wait for the next change that a person would see."""
         await self._change.wait()
@@ -157,10 +174,7 @@ class Reconciler:
             WorkloadNotReadyError: The fresh one did not become ready; the old one serves on.
         """
         async with self._turn():
-            slot = self._slots.get(role)
-            if slot is None:
-                known = ", ".join(sorted(self._slots)) or "none"
-                raise NotRunningError(f"role {role} is not running here; running: {known}")
+            slot = self._slot(role)
             self._bootstraps.begin(self._services.state.state.bootstraps, self._tasks())
             # Whoever restarts it may have put another program in its place.
             self._services.state.forget_eras(slot.spec.server)
@@ -192,6 +206,13 @@ class Reconciler:
                     self._change_scope = None
         if scope.cancelled_caught:
             raise NotRunningError("the project is being stopped")
+
+    def _slot(self, role: RoleName) -> Slot:
+        slot = self._slots.get(role)
+        if slot is None:
+            known = ", ".join(sorted(self._slots)) or "none"
+            raise NotRunningError(f"role {role} is not running here; running: {known}")
+        return slot
 
     def _tasks(self) -> TaskGroup:
         if self._group is None:

@@ -7,6 +7,7 @@ from anyio.abc import TaskGroup
 
 from orchestrator.control.generation import Generation
 from orchestrator.control.keeper import Keeper
+from orchestrator.control.pins import Live
 from orchestrator.control.services import Services
 from orchestrator.errors import AgentsError, WorkloadNotReadyError
 from orchestrator.model.names import RoleName, WorkloadName
@@ -76,6 +77,14 @@ class Slot:
     def unwant(self, owner: str) -> None:
         """End the processes of an owner who needs none any more."""
         self._current.unwant(owner)
+
+    def pinned(self) -> tuple[WorkloadSpec, tuple[Live, ...]]:
+        """Tell the generation that serves, and what its processes show."""
+        return self.spec, self._current.lives()
+
+    def note_pins_changed(self) -> None:
+        """Route what is not held any more; no process is touched."""
+        self._current.note_pins_changed()
 
     def adopt_policy(self, policy: RolePolicy) -> None:
         """Let calls be decided by another policy from now on; no process is touched.

@@ -29,6 +29,7 @@ class ProcessRecord(Model):
         capabilities: What it said it can.
         instructions: What it said that models should know.
         owner: Whose alone it is; empty for everybody's.
+        address: Where it serves HTTP; empty for a stdio server.
         restarts: Restarts of this generation so far.
         ready_at: When it became ready, in seconds since 1970.
     """
@@ -43,6 +44,7 @@ class ProcessRecord(Model):
     capabilities: JsonObject = Field(default_factory=dict)
     instructions: str = ""
     owner: str = ""
+    address: str = ""
     restarts: int = 0
     ready_at: float = 0.0
 

@@ -3,12 +3,15 @@
 Plain ASGI, as each layer of a framework costs more than all decisions together.
 """
 
+import asyncio
+import itertools
+import math
 import re
 import secrets
 from typing import Final, final
 
 from orchestrator.clock import Clock
-from orchestrator.errors import AgentsError
+from orchestrator.errors import AgentsError, TokenExpiredError
 from orchestrator.gateway.asgi import Body, Receive, Scope, Send, Start
 from orchestrator.gateway.context import Exchange, Handler, Head, Reply
 from orchestrator.gateway.settings import GatewaySettings
@@ -21,6 +24,9 @@ from orchestrator.tokens.mint import PREFIX
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 _MCP_PATH: Final = re.compile(r"/(?P<role>[^/]{1,64})/mcp")
 _TEXT: Final = b"text/plain; charset=utf-8"
+# How often open requests are looked after; streams alone have time.
+_PATROL_SECONDS: Final = 0.02
+_QUIET_PATROL_SECONDS: Final = 1.0
 _TOKEN_IN_QUERY: Final = re.compile(
     rb"(?:^|[&;])(?:access_token|token|authorization)=|" + PREFIX.encode(), re.IGNORECASE
 )
@@ -43,6 +49,11 @@ class Application:
         self._open: set[Exchange] = set()
         self._table = table
         self._clock = clock
+        # Ids of requests are unique, and no secret.
+        self._boot = secrets.token_hex(4)
+        self._count = itertools.count(1)
+        self._patrol_at = math.inf
+        self._patrol_timer: asyncio.TimerHandle | None = None
 
     def allow(self, settings: GatewaySettings, ports: frozenset[int]) -> None:
         """Allow the configured names, and those of the loopback with the listening ports.
@@ -61,6 +72,14 @@ class Application:
             return
         path = scope["path"]
         head = Head(scope["method"], scope["headers"])
+        role = path[1:-4]
+        if path.endswith("/mcp") and role in self._table.places() and not scope["query_string"]:
+            refusal = self._check_names(head)
+            if refusal is None:
+                await self._exchange(RoleName(role), head, receive, send)
+            else:
+                await _send(send, refusal)
+            return
         if path == "/health":
             await _send(send, Reply(200, b'{"status":"ok"}'))
             return
@@ -76,15 +95,21 @@ class Application:
             text = b"A token belongs into the Authorization header"
             await _send(send, Reply(400, text, content_type=_TEXT))
             return
+        await self._exchange(RoleName(match["role"]), head, receive, send)
+
+    async def _exchange(self, role: RoleName, head: Head, receive: Receive, send: Send) -> None:
+        """Take one request through the chain."""
         exchange = Exchange(
-            secrets.token_hex(8),
-            RoleName(match["role"]),
+            f"{self._boot}{next(self._count):08x}",
+            role,
             head,
             receive=receive,
             send=send,
             started=self._clock.monotonic(),
         )
         self._open.add(exchange)
+        if self._patrol_at > exchange.started + _PATROL_SECONDS:
+            self._go_on_patrol()
         try:
             reply = await self._handler(exchange)
             if reply.stream is not None:
@@ -96,6 +121,26 @@ class Application:
         finally:
             self._open.discard(exchange)
             exchange.finish()
+
+    def _go_on_patrol(self) -> None:
+        """Look after open requests, as long as there are any."""
+        if not self._open:
+            self._patrol_at = math.inf
+            return
+        are_calls = any(not exchange.is_stream for exchange in self._open)
+        seconds = _PATROL_SECONDS if are_calls else _QUIET_PATROL_SECONDS
+        self._patrol_at = self._clock.monotonic() + seconds
+        if self._patrol_timer is not None:
+            self._patrol_timer.cancel()
+        self._patrol_timer = asyncio.get_running_loop().call_later(seconds, self._patrol)
+
+    def _patrol(self) -> None:
+        now, wall = asyncio.get_running_loop().time(), self._clock.now()
+        for exchange in tuple(self._open):
+            exchange.patrol(now)
+            if exchange.principal is not None and exchange.principal.expires_at <= wall:
+                exchange.interrupt(TokenExpiredError("The token's time is over"))
+        self._go_on_patrol()
 
     def cut(self, error: AgentsError) -> None:
         """End every request that is still open."""

@@ -3,10 +3,10 @@
 Source: ASGI 3.0, HTTP & WebSocket ASGI Message Format 2.3.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Literal, TypeAlias, TypedDict
 
-RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
+RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 
 
 class Scope(TypedDict):

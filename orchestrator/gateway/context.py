@@ -1,9 +1,11 @@
 """One HTTP request on its way through the gateway, with what the filters have learned of it."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeVar, final
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final
 
 from orchestrator.errors import AgentsError, CallCancelledError
 from orchestrator.gateway.asgi import RawHeaders, Receive, Send
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.tokens.verify import Principal
 
 T = TypeVar("T")
+_NONE: Final[frozenset[bytes]] = frozenset()
 
 
 @final
@@ -42,12 +45,13 @@ class Head:
         """Index the headers."""
         self.method = method
         self.raw = raw
-        self.values: dict[bytes, bytes] = {}
-        self.repeated: set[bytes] = set()
-        for name, value in raw:
-            if name in self.values:
-                self.repeated.add(name)
-            self.values[name] = value
+        self.values: dict[bytes, bytes] = dict(raw)
+        self.repeated: frozenset[bytes] = _NONE
+        if len(self.values) < len(raw):
+            seen: set[bytes] = set()
+            self.repeated = frozenset(
+                name for name, _ in raw if name in seen or seen.add(name) is not None
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +106,21 @@ class Exchange:
         target: The claimed instance (relay).
         attempt: How often the call went to an instance before (relay).
         digest: Names method and parameters, empty until somebody needs it (relay).
+        deadline: When it is interrupted, by the event loop's clock (relay).
+        watch_at: When it is looked whether its caller is still there, likewise (relay).
         intend: Makes it durable that the call is about to be made (record).
     """
 
     __slots__ = (
         "_broken",
         "_finishing",
+        "_late",
         "_outlet",
         "_waiting",
+        "_watch",
         "attempt",
         "call",
+        "deadline",
         "digest",
         "era",
         "head",
@@ -134,6 +143,7 @@ class Exchange:
         "session",
         "started",
         "target",
+        "watch_at",
     )
 
     def __init__(  # noqa: PLR0913 - what HTTP tells is this much
@@ -174,6 +184,10 @@ class Exchange:
         self._outlet: Outlet | None = None
         self._waiting: asyncio.Future[object] | None = None
         self._broken: AgentsError | None = None
+        self.deadline = math.inf
+        self.watch_at = math.inf
+        self._late: AgentsError | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._finishing: list[Callable[[], object]] = []
 
     @property
@@ -202,6 +216,8 @@ class Exchange:
         """Do what was to be done at the end, the last first."""
         if self._outlet is not None:
             self._outlet.abandon()
+        if self._watch is not None:
+            _ = self._watch.cancel()
         while self._finishing:
             _ = self._finishing.pop()()
 
@@ -236,20 +252,26 @@ class Exchange:
         finally:
             self._waiting = None
 
-    def watch(self, patience: float) -> None:
-        """Interrupt the request when its caller hangs up.
+    def limit(self, deadline: float, error: AgentsError) -> None:
+        """Have the request interrupted with an error at a time of the event loop's clock."""
+        self.deadline = deadline
+        self._late = error
 
-        Args:
-            patience: Seconds before anybody looks: most calls are over by then, and a task for
-                each would be a good part of what a call costs.
+    def patrol(self, now: float) -> None:
+        """Do what is due at a time of the event loop's clock.
+
+        One look at all open requests now and then costs far less than timers for each.
         """
-        loop = asyncio.get_running_loop()
-        tasks: list[asyncio.Task[None]] = []
-        timer = loop.call_later(
-            patience, lambda: tasks.append(loop.create_task(self._await_hang_up()))
-        )
-        self.finally_do(timer.cancel)
-        self.finally_do(lambda: [task.cancel() for task in tasks])
+        if now >= self.deadline and self._late is not None:
+            self.interrupt(self._late)
+        if now >= self.watch_at:
+            self.watch()
+
+    def watch(self) -> None:
+        """Interrupt the request when its caller hangs up."""
+        self.watch_at = math.inf
+        if self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._await_hang_up())
 
     async def _await_hang_up(self) -> None:
         while (await self.receive()).get("type") != "http.disconnect":
@@ -272,7 +294,7 @@ class Handler(Protocol):
 class Filter(Protocol):
     """One place in the chain."""
 
-    async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
+    async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
         """Answer the request, or let `then` answer it.
 
         Raises:
@@ -281,18 +303,9 @@ class Filter(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Link:
-    own: Filter
-    then: Handler = field(repr=False)
-
-    def __call__(self, exchange: Exchange, /) -> Awaitable[Reply]:
-        return self.own(exchange, self.then)
-
-
 def chain(filters: tuple[Filter, ...], last: Handler) -> Handler:
     """Join filters, the outermost first, into one handler."""
     handler = last
     for own in reversed(filters):
-        handler = _Link(own, handler)
+        handler = partial(own.__call__, then=handler)
     return handler

@@ -1,88 +1,307 @@
-"""Uvicorn's HTTP protocol, with the bounds that have to hold before anybody showed a token.
+"""One HTTP/1.1 connection over httptools, with ASGI behind it and bounds in front.
 
-Uvicorn keeps a head of any length, waits for it without end, and takes as many connections as
-there are descriptors: any local process could fill the daemon's memory, or take the descriptors
-that it keeps its instances alive with.
+It stands where uvicorn's own protocol would, which costs twice as much per request, keeps a head
+of any length and waits for it without end. Here an application starts when the bytes at hand are
+read, which with most callers is the whole request; nothing is scheduled per request but the
+application's task; and what takes too long is looked for now and then.
+
+The bounds have to hold before anybody showed a token: any local process could otherwise fill the
+daemon's memory, or take the descriptors that it keeps its instances alive with.
 """
 
 import asyncio
 import resource
-from typing import Final, final
+from collections import deque
+from typing import Any, Final, cast, final
+from urllib.parse import unquote
 
+import httptools
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from orchestrator.gateway.asgi import Scope
+from orchestrator.gateway.cycle import App, Cycle
 
 HEAD_BYTES: Final = 64 * 1024
 HEAD_SECONDS: Final = 30.0
+LOOK_SECONDS: Final = 10.0
+# What has to be read or written between two looks of whoever reads or writes at all.
+LEAST_BYTES: Final = 1024
 # Half of the descriptors stay for FIFOs, the database and the engine.
-CONNECTIONS: Final = min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+CONNECTIONS: Final = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+
+_REFUSED: Final = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 @final
-class BoundedProtocol(HttpToolsProtocol):
-    """One connection."""
+class Connection(asyncio.Protocol):
+    """One connection; uvicorn makes it, counts it, and asks it to shut down.
 
-    _head_bytes = 0
-    _silent_bytes = 0
-    _heard = False
-    _head_timer: asyncio.TimerHandle | None = None
+    Attributes:
+        drained: Is set when the other end has read enough; None if it has.
+    """
+
+    __slots__ = (
+        "_answering",
+        "_app",
+        "_came",
+        "_headers",
+        "_is_head_begun",
+        "_is_paused",
+        "_keep_alive_seconds",
+        "_loop",
+        "_parser",
+        "_queue",
+        "_quiet_bytes",
+        "_reading",
+        "_server",
+        "_since",
+        "_slow",
+        "_timer",
+        "_transport",
+        "_unsent",
+        "_url",
+        "drained",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],  # pyright: ignore[reportExplicitAny] - as uvicorn passes it
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """Take what uvicorn gives to a protocol."""
+        del app_state  # of the lifespan, which is off
+        self._app = cast("App", config.loaded_app)
+        self._keep_alive_seconds = config.timeout_keep_alive
+        self._server = server_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        # The request whose body comes in, the one that is answered, and those that wait for it.
+        self._reading: Cycle | None = None
+        self._answering: Cycle | None = None
+        self._queue: deque[Cycle] = deque()
+        # What came since the parser told of anything; it keeps unfinished headers by itself.
+        self._quiet_bytes = 0
+        self._is_head_begun = False
+        self._is_paused = False
+        self.drained: asyncio.Event | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        # What `_look` compares with: when the present wait began, and what moved meanwhile.
+        self._since = self._loop.time()
+        self._came = 0
+        self._unsent = 0
+        self._slow: Cycle | None = None
 
     @override
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS:
-            transport.abort()
-        else:
-            self._await_head()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._server.connections.add(self)  # pyright: ignore[reportArgumentType] - typed as uvicorn's own protocols
+        if len(self._server.connections) > CONNECTIONS:
+            self._transport.abort()
+            return
+        self._is_head_begun = True  # from now on, even if nothing comes at all
+        self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_timer()
-        super().connection_lost(exc)
+        self._server.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._parser = None  # it holds this object
+        if self._answering is not None:
+            self._answering.lose()
+        self._queue.clear()
+        self.resume_writing()
 
     @override
     def data_received(self, data: bytes) -> None:
-        self._heard = False
-        super().data_received(data)
-        # The parser itself keeps a header that is not whole yet, in the head and behind the body.
-        self._silent_bytes = 0 if self._heard else self._silent_bytes + len(data)
-        if max(self._head_bytes, self._silent_bytes) > HEAD_BYTES:
-            self.transport.abort()
+        if self._parser is None:
+            return
+        self._quiet_bytes += len(data)
+        self._came += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # Answered as if it had not asked; what follows would not be HTTP any more.
+            if self._reading is not None:
+                self._reading.keep_alive = False
+        except httptools.HttpParserError:
+            self._refuse()
+            return
+        cycle = self._answering
+        if cycle is not None and not cycle.is_started:
+            self._start(cycle)
+        if self._quiet_bytes:
+            if self._quiet_bytes > HEAD_BYTES:
+                self._transport.abort()
+            elif not self._is_head_begun and (self._reading is None or self._reading.is_whole):
+                self._is_head_begun = True
+                self._since = self._loop.time()
 
     @override
-    def on_message_begin(self) -> None:
-        self._heard = True
-        self._head_bytes = 0
-        self._await_head()
-        super().on_message_begin()
+    def pause_writing(self) -> None:
+        self.drained = asyncio.Event()
+        self._unsent = 0
 
     @override
+    def resume_writing(self) -> None:
+        if self.drained is not None:
+            self.drained.set()
+            self.drained = None
+
+    def shutdown(self) -> None:
+        """End the connection when its present reply is out; uvicorn asks for it."""
+        if self._answering is None:
+            self._transport.close()
+        else:
+            self._answering.keep_alive = False
+
+    # What httptools tells.
+
     def on_url(self, url: bytes) -> None:
-        self._head_bytes += len(url)
-        super().on_url(url)
+        """Take a piece of the target."""
+        self._url += url
 
-    @override
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._heard = True
-        self._head_bytes += len(name) + len(value)
-        super().on_header(name, value)
+        """Take a header; of those behind a body nobody hears."""
+        self._headers.append((name.lower(), value))
 
-    @override
     def on_headers_complete(self) -> None:
-        self._heard = True
-        self._forget_timer()
-        super().on_headers_complete()
+        """Make a request of the head."""
+        url, self._url = httptools.parse_url(self._url), b""
+        headers, self._headers = self._headers, []
+        path = url.path.decode("ascii")
+        if self._parser is None or (
+            # It may have come in one piece, with or without a body.
+            self._quiet_bytes > HEAD_BYTES and sum(map(_size, headers)) > HEAD_BYTES
+        ):
+            raise ValueError("the head is too long")
+        self._quiet_bytes = 0
+        self._is_head_begun = False
+        scope: Scope = {
+            "type": "http",
+            "method": self._parser.get_method().decode("ascii"),
+            "path": unquote(path) if "%" in path else path,
+            "query_string": url.query or b"",
+            "headers": headers,
+        }
+        cycle = self._reading = Cycle(
+            self,
+            scope,
+            keep_alive=self._parser.should_keep_alive(),
+            is_old=self._parser.get_http_version() == "1.0",
+        )
+        if self._answering is None:
+            self._answering = cycle
+        else:
+            self._queue.append(cycle)
+            self.pause_reading()
 
-    @override
     def on_body(self, body: bytes) -> None:
-        self._heard = True
-        super().on_body(body)
+        """Take a piece of the body."""
+        self._quiet_bytes = 0
+        if self._reading is not None:
+            self._reading.take(body)
 
-    def _await_head(self) -> None:
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+    def on_message_complete(self) -> None:
+        """Take the end of the body."""
+        self._quiet_bytes = 0
+        self._headers = []
+        if self._reading is not None:
+            self._reading.finish_body()
 
-    def _forget_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    # What a cycle asks for.
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """End the connection when all is sent."""
+        self._transport.close()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self._transport.abort()
+
+    def pause_reading(self) -> None:
+        """Let what comes in wait."""
+        if not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Let it come in again, unless there are more requests than can be answered."""
+        if self._is_paused and not self._queue:
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    def complete(self) -> None:
+        """Go on with the next request, or wait for one."""
+        cycle, self._answering = self._answering, None
+        self._server.total_requests += 1
+        if cycle is None or not cycle.keep_alive:
+            self._transport.close()
+            return
+        if self._queue:
+            self._answering = self._queue.popleft()
+            self._start(self._answering)
+        self._since = self._loop.time()
+        self.resume_reading()
+
+    def _start(self, cycle: Cycle) -> None:
+        cycle.is_started = True
+        task = self._loop.create_task(cycle.run(self._app))
+        self._server.tasks.add(task)
+        task.add_done_callback(self._server.tasks.discard)
+
+    def _refuse(self) -> None:
+        """What came is not HTTP: say so, behind the reply to what was before it."""
+        self._parser = None
+        self.pause_reading()
+        last = self._reading
+        if last is None or last.is_complete:
+            self._transport.write(_REFUSED)
+            self._transport.close()
+        elif last.is_whole:
+            last.keep_alive = False
+            if self._answering is last and not last.is_started:
+                self._start(last)
+        elif self._answering is last and not last.is_begun:
+            last.lose()
+            self._transport.write(_REFUSED)
+            self._transport.close()
+        else:
+            self._transport.abort()
+
+    def _look(self) -> None:
+        """End the connection if something on it takes too long."""
+        now = self._loop.time()
+        if self._is_overdue(now - self._since):
+            self._transport.abort()
+        else:
+            self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
+
+    def _is_overdue(self, waited: float) -> bool:
+        came, self._came = self._came, 0
+        if self.drained is not None:
+            before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
+            return before > 0 and before - self._unsent < LEAST_BYTES
+        if self._is_head_begun:
+            return waited >= HEAD_SECONDS
+        reading = self._reading
+        if reading is not None and not reading.is_whole and not self._is_paused:
+            before, self._slow = self._slow, reading
+            return before is reading and came < LEAST_BYTES
+        return self._answering is None and waited >= self._keep_alive_seconds
+
+
+def _size(header: tuple[bytes, bytes]) -> int:
+    return len(header[0]) + len(header[1])

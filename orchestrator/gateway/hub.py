@@ -126,7 +126,7 @@ class Stream:
         else:
             told = self._stamp({"notifications": self.interest.told})
             _ = outlet.push(jsonrpc.encode(jsonrpc.notification_body(_ACKNOWLEDGED, told)))
-        self._exchange.watch(0)
+        self._exchange.watch()
         try:
             await self._exchange.wait(self._ended)
         except CallCancelledError:

@@ -41,6 +41,7 @@ from orchestrator.protocol import jsonrpc, mcp
 # them for its own.
 _OF_THIS_HOP: Final = frozenset({mcp.HEADER_MISMATCH, mcp.UNSUPPORTED_VERSION})
 _STATE: Final = "state"
+_LATE: Final = "The instance did not answer in time"
 # How long a caller may take to answer what a server asked.
 _STATE_SECONDS: Final = 3600
 _MAX_ROUNDS: Final = 12
@@ -99,10 +100,11 @@ class Relay:
         place = exchange.place
         if place is None or exchange.request_id is None:
             raise TargetUnavailableError("Nothing but requests goes to an instance")
-        self._set_deadline(exchange)
+        now = asyncio.get_running_loop().time()
+        exchange.limit(now + self._call_seconds, UpstreamTimeoutError(_LATE))
         if exchange.era == "modern":
             # In the legacy era a hang-up is no cancel.
-            exchange.watch(self._patience)
+            exchange.watch_at = now + self._patience
         meta = mcp.parse_meta(exchange.params)
         answered: JsonObject = {}
         if exchange.era == "modern" and exchange.method in mcp.ASKING_METHODS:
@@ -132,6 +134,8 @@ class Relay:
             if exchange.era == "modern":
                 return self._seal_state(exchange, result)
             answered = await self._ask_caller(exchange, place, result)
+            if not exchange.params:
+                raise NotRelayedError("The tool asks its caller, which its role does not allow")
         raise NotRelayedError("The tool asks its caller again and again")
 
     # One request.
@@ -149,6 +153,9 @@ class Relay:
         # From here to the connection nothing waits: what ended the token until now ends the call
         # unsent.
         exchange.require_whole()
+        principal = exchange.principal
+        if principal is not None and principal.expires_at <= self._clock.now():
+            raise TokenExpiredError("The token's time is over")
         if exchange.era == "legacy" or target.ref.era == "modern":
             return None
         capabilities = _capabilities(exchange, meta, place)
@@ -174,10 +181,16 @@ class Relay:
         if answered:
             out.params.update(answered)
         answer = target.request(out, exchange.wait)
-        may_ask = exchange.session is not None and target.ref.era == "modern"
-        if exchange.held_bytes > _SMALL_BYTES and not may_ask and not _may_repeat(exchange):
+        # Where it may have to be sent once more.
+        is_needed = exchange.kind in {None, "READ"} or (
+            exchange.session is not None
+            and target.ref.era == "modern"
+            and bool(place.route.policy.asks)
+        )
+        if exchange.held_bytes > _SMALL_BYTES and not is_needed:
             exchange.digest = exchange.digest or _digest(exchange)
             exchange.params = {}
+            exchange.message = None
             exchange.held_bytes = 0
             if exchange.call is not None:
                 exchange.call = mcp.ToolCall(exchange.call.name, None)
@@ -328,20 +341,6 @@ class Relay:
             call.caller = None
 
     # The answer.
-
-    def _set_deadline(self, exchange: Exchange) -> None:
-        loop = asyncio.get_running_loop()
-        error = UpstreamTimeoutError("The instance did not answer in time")
-        timer = loop.call_later(self._call_seconds, exchange.interrupt, error)
-        exchange.finally_do(timer.cancel)
-        if exchange.principal is None:
-            return
-        left = (exchange.principal.expires_at - self._clock.now()).total_seconds()
-        if left < self._call_seconds:
-            expired = TokenExpiredError("The token's time is over")
-            if left <= 0:
-                raise expired
-            exchange.finally_do(loop.call_later(left, exchange.interrupt, expired).cancel)
 
     def _adapt(self, exchange: Exchange, response: jsonrpc.Response) -> Reply:
         if response.error is not None:

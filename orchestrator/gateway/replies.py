@@ -75,6 +75,19 @@ TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
         errors.TokenExpiredError: _AUTH,
         errors.TokenRevokedError: _AUTH,
         errors.CallDeniedError: Row("auth", acts=True),
+        errors.RateLimitedError: Row("limit", acts=True, retry_after_ms=1_000),
+        errors.BusyError: Row("limit", acts=True, retry_after_ms=1_000),
+        errors.ArgumentsRefusedError: Row(
+            "validation",
+            acts=True,
+            required_action="Correct the arguments as the tool's input schema says.",
+        ),
+        errors.SecretInArgumentsError: Row(
+            "validation",
+            acts=True,
+            required_action="Leave secrets out of arguments; what a tool needs, its server has.",
+        ),
+        errors.SumExceededError: Row("limit", acts=True),
         errors.UnknownToolError: Row("not_available", rpc_code=jsonrpc.INVALID_PARAMS),
         errors.TooManyCallsError: Row(
             "limit",
@@ -178,8 +191,11 @@ def refuse(exchange: Exchange, error: errors.AgentsError) -> Reply:
     data: JsonObject = {"category": row.category, "code": code, "message": message}
     if row.required_action is not None:
         data["requiredAction"] = row.required_action
-    if row.retry_after_ms is not None:
-        data["retryAfterMs"] = row.retry_after_ms
+    retry_after_ms = row.retry_after_ms
+    if isinstance(error, errors.RuleError) and error.retry_after_ms is not None:
+        retry_after_ms = error.retry_after_ms
+    if retry_after_ms is not None:
+        data["retryAfterMs"] = retry_after_ms
     data["requestId"] = exchange.id
     if row.acts and exchange.method == "tools/call" and exchange.request_id is not None:
         return _tell_model(exchange, exchange.request_id, data, row.category, code)

@@ -19,7 +19,7 @@ from orchestrator.gateway import hub
 from orchestrator.gateway.app import Application
 from orchestrator.gateway.chain import Parts, build_chain
 from orchestrator.gateway.filters.record import LogRecorder, Recorder
-from orchestrator.gateway.front import BoundedProtocol
+from orchestrator.gateway.front import Connection
 from orchestrator.gateway.hub import Hub
 from orchestrator.gateway.parking import Parking
 from orchestrator.gateway.questions import Questions
@@ -313,7 +313,7 @@ class Gateway:
         server = _Server(
             uvicorn.Config(
                 self.app,
-                http=BoundedProtocol,
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

@@ -23,6 +23,7 @@ SLUG_PATTERN = r"^[a-z][a-z0-9-]{0,31}$"
 ENVIRONMENT_PATTERN = r"^[A-Z_][A-Z0-9_]{0,63}$"
 # Source: MCP 2026-07-28, Tools, tool names. Longer ones are refused by common clients.
 TOOL_PATTERN = r"^[A-Za-z0-9_./-]{1,128}$"
+HTTP_PATH_PATTERN = r"^/[A-Za-z0-9._~/-]{0,255}$"
 AGENT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$"
 
 RoleField = Annotated[RoleName, StringConstraints(pattern=SLUG_PATTERN)]

@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints
 
 from orchestrator.model.base import Duration, Json, Model, PositiveDuration
 from orchestrator.model.names import (
+    HTTP_PATH_PATTERN,
     BandField,
     BandName,
     SecretField,
@@ -19,7 +20,10 @@ from orchestrator.model.rules import Asks
 
 ToolClass: TypeAlias = Literal["READ", "WRITE", "DESTRUCTIVE"]
 EraChoice: TypeAlias = Literal["auto", "legacy", "modern"]
+Transport: TypeAlias = Literal["stdio", "http"]
+Listening: TypeAlias = Literal["socket", "port"]
 Words = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+HttpPath = Annotated[str, StringConstraints(pattern=HTTP_PATH_PATTERN)]
 
 
 class Launch(Model):
@@ -32,12 +36,21 @@ class Launch(Model):
         directory: Working directory, filled in the same way; the role's private home by default.
         env: Plain variables that every role's instance gets; filled in the same way.
         accepts: Variables that a role file may set, with what they mean; no others pass.
+        transport: How it speaks MCP: `stdio`, or `http` (Streamable HTTP), for servers that speak
+            nothing else.
+        listen: Where an `http` server listens: `socket`, a unix socket that other users cannot
+            reach, or `port`, a port of 127.0.0.1, which every local process can reach. It is
+            told where by `{socket}` or `{port}` in `command` or `env`.
+        path: Path of the URL at which an `http` server speaks MCP.
     """
 
     command: Annotated[tuple[Words, ...], Field(min_length=1, strict=False)]
     directory: Words | None = None
     env: dict[SecretField, str] = Field(default_factory=dict)
     accepts: dict[SecretField, Sentence] = Field(default_factory=dict)
+    transport: Transport = "stdio"
+    listen: Listening = "socket"
+    path: HttpPath = "/mcp"
 
 
 class Bands(Model):

@@ -17,7 +17,7 @@ from orchestrator.model.names import (
 )
 from orchestrator.model.role import Mode, Restart, SecretRefField, Standby
 from orchestrator.model.rules import OPEN_TO_TOOLS, RolePolicy, Sharing
-from orchestrator.model.server import EraChoice, Probe, Stop, ToolClass
+from orchestrator.model.server import EraChoice, Listening, Probe, Stop, ToolClass
 
 
 class Phase(StrEnum):
@@ -34,6 +34,18 @@ class Phase(StrEnum):
     DRAINING = "draining"
 
 
+class HttpServing(Model):
+    """How a server that speaks HTTP listens.
+
+    Attributes:
+        listen: On a unix socket, or on a port of 127.0.0.1.
+        path: Path of its URL.
+    """
+
+    listen: Listening
+    path: str
+
+
 class WorkloadSpec(Model):
     """One instance as it should run; no secret's value is in it, so it may be kept on disk.
 
@@ -45,7 +57,8 @@ class WorkloadSpec(Model):
             one or a lane (see `model.names`).
         bands: Bands by name, in the server's order.
         mode: Whose mode it runs in.
-        argv: Resolved program, absolute, and arguments.
+        argv: Resolved program, absolute, and arguments. `{socket}` or `{port}` in them and in `env`
+            is filled in at each launch of a server that speaks HTTP.
         directory: Absolute working directory.
         env: The whole plain environment of the process, baseline included.
         secrets: Variables whose values are resolved at launch.
@@ -59,6 +72,7 @@ class WorkloadSpec(Model):
         sharing: Who may share a process.
         standby: How many warm spares stand by.
         policy: What calls may do; of no concern to the process, but for what it may ask.
+        http: How it listens, if it speaks HTTP; None if it speaks over stdin and stdout.
     """
 
     role: RoleField
@@ -81,6 +95,7 @@ class WorkloadSpec(Model):
     sharing: Sharing = "per-role"
     standby: Standby = 0
     policy: RolePolicy = OPEN_TO_TOOLS
+    http: HttpServing | None = None
 
     @property
     def name(self) -> WorkloadName:

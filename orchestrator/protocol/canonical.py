@@ -1,7 +1,8 @@
-"""JSON values as bytes that are equal exactly when the values are.
+"""JSON values as bytes: equal values give equal bytes, different ones different bytes.
 
 Source: RFC 8785 (JCS). One difference: an integer keeps all its digits, as an amount in a
-blockchain's smallest unit is beyond what JCS can tell apart; for others nothing changes.
+blockchain's smallest unit is beyond what a double can tell apart. A number that came with a
+fraction or an exponent is what a double makes of it, as it is there.
 """
 
 import json

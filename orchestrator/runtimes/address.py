@@ -54,3 +54,12 @@ class Address:
         return (
             f"{_HTTP}{self.port}{self.path}" if self.port else f"{_UNIX}{self.socket}:{self.path}"
         )
+
+
+def fill(text: str, address: Address | None) -> str:
+    """Put the address into a server's argument or variable; without one nothing changes."""
+    if address is None:
+        return text
+    if address.port:
+        return text.replace("{port}", str(address.port))
+    return text.replace("{socket}", address.socket)

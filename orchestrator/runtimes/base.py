@@ -21,6 +21,7 @@ class Process:
         started: Start time in clock ticks since boot (field 22 of `/proc/PID/stat`).
         boot_id: The machine's boot, so that a pid of another boot is never believed.
         directory: Directory that holds its FIFOs `in` and `out`.
+        address: Where it serves HTTP, as `runtimes.address` writes it; empty for a stdio server.
     """
 
     workload: WorkloadName
@@ -28,6 +29,7 @@ class Process:
     started: int
     boot_id: str
     directory: str
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,8 @@ class Channel:
         self._on_line = on_line
         self._on_broken = on_broken
         self._loop.add_reader(self._outlet, self._read_some)
+        if self._pushed:
+            self._write_some()
 
     @property
     def unsent_bytes(self) -> int:

@@ -92,6 +92,14 @@ class EngineFiles:
         """The directory of a workload's seat and FIFOs."""
         return self.run / "seats" / name
 
+    def http_seat(self, name: str) -> Path:
+        """A short link to that directory: the path of a server's own socket has little room."""
+        return self.run / "at" / hashlib.sha256(name.encode()).hexdigest()[:8]
+
+    def http_socket(self, name: str) -> Path:
+        """The socket on which a workload's server may serve HTTP."""
+        return self.http_seat(name) / "http.sock"
+
     def fence(self, name: str) -> Path:
         """The fence of a workload, or of the control plane."""
         return self.run / "fences" / f"{name}.lock"
@@ -108,8 +116,14 @@ class EngineFiles:
                 f"{self.socket} is too long for a unix socket ({length} bytes of {_SOCKET_BYTES})",
                 hint="Name a shorter directory under `run:` in agents.yaml.",
             )
-        for path in (self.run, self.logs, self.programs, self.run / "seats", self.run / "fences"):
+        inside = ("seats", "fences", "at")
+        for path in (self.run, self.logs, self.programs, *(self.run / name for name in inside)):
             make_private_directory(path)
+
+    def forget_seat(self, name: str) -> None:
+        """Remove a workload's seat, and all that is in it."""
+        rmtree(self.seat(name), ignore_errors=True)
+        self.http_seat(name).unlink(missing_ok=True)
 
 
 @final
@@ -303,7 +317,7 @@ class Engine:
         for path in self.files.programs.glob("*.conf"):
             path.unlink(missing_ok=True)
         for path in (self.files.run / "seats").iterdir():
-            rmtree(path, ignore_errors=True)
+            self.files.forget_seat(path.name)
 
 
 def ghosts_of(files: EngineFiles) -> tuple[int, ...]:

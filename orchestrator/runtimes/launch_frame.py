@@ -26,6 +26,8 @@ class LaunchFrame:
         cwd: Absolute working directory.
         umask: Its umask.
         limits: Soft and hard value of each resource limit; lowered to what the engine may give.
+        logs_stdout: Whether its stdout goes to its log, and its stdin is empty; without it both
+            are FIFOs.
     """
 
     argv: tuple[str, ...]
@@ -34,6 +36,7 @@ class LaunchFrame:
     cwd: str
     umask: int = 0o077
     limits: Mapping[str, tuple[int, int]] = field(default_factory=lambda: _LIMITS)
+    logs_stdout: bool = False
 
     def encode(self) -> bytes:
         """Write the frame.
@@ -56,6 +59,8 @@ class LaunchFrame:
             _record("limit", f"{name}:", f"{soft}:{hard}")
             for name, (soft, hard) in self.limits.items()
         ]
+        if self.logs_stdout:
+            records.append(_record("stdout", "", "log"))
         data = b"\0".join([*records, b"end", b""])
         if len(data) > LIMIT_BYTES:
             raise WorkloadStartError("the arguments and variables of the server are too large")

@@ -20,7 +20,7 @@ from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.rules import Asking
 from orchestrator.model.server import EraChoice
 from orchestrator.model.snapshot import Era
-from orchestrator.runtimes.channel import Channel
+from orchestrator.runtimes.wire import Wire
 
 MODERN = "2026-07-28"
 LEGACY = "2025-11-25"
@@ -87,7 +87,7 @@ def declared(asks: Collection[Asking]) -> JsonObject:
 
 
 async def probe(  # noqa: PLR0913  each is a thing of its own
-    channel: Channel,
+    channel: Wire,
     era: EraChoice,
     *,
     prefix: str,
@@ -129,7 +129,7 @@ async def probe(  # noqa: PLR0913  each is a thing of its own
 
 
 async def list_tools(
-    channel: Channel,
+    channel: Wire,
     era: Era,
     *,
     prefix: str,
@@ -165,7 +165,7 @@ class Dialogue:
         self._era: Era = era
 
     @classmethod
-    async def open(cls, channel: Channel, era: EraChoice, *, prefix: str) -> "Dialogue":
+    async def open(cls, channel: Wire, era: EraChoice, *, prefix: str) -> "Dialogue":
         """Open a server that nobody has talked to yet; the caller bounds the wait.
 
         Raises:
@@ -360,7 +360,7 @@ class _Conversation:
     """Requests and their replies; everything else that a server may say is dealt with."""
 
     def __init__(
-        self, channel: Channel, prefix: str, silence: float, capabilities: JsonObject
+        self, channel: Wire, prefix: str, silence: float, capabilities: JsonObject
     ) -> None:
         self.capabilities = capabilities
         self._channel = channel

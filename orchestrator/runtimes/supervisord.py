@@ -1,6 +1,5 @@
 """Runs workloads as programs of supervisord."""
 
-import shutil
 from collections.abc import AsyncGenerator, Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -17,11 +16,13 @@ from orchestrator.model.names import SecretName, WorkloadName
 from orchestrator.model.workload import EngineState, WorkloadExit, WorkloadSpec, WorkloadStatus
 from orchestrator.render.supervisord import CONTROL_PROGRAM, WorkloadProgram, program_file
 from orchestrator.runtimes import rpc
+from orchestrator.runtimes.address import Address, fill
 from orchestrator.runtimes.base import FeedGap, Process, Runtime
 from orchestrator.runtimes.engine import SEAT, EngineFiles, seat_command
 from orchestrator.runtimes.fence import end_orphan
 from orchestrator.runtimes.identity import boot_id, command_line, look_up
 from orchestrator.runtimes.launch_frame import LaunchFrame
+from orchestrator.runtimes.ports import free_port
 from orchestrator.runtimes.rpc import EngineFaultError, EngineRpc, Value
 from orchestrator.runtimes.seat_client import Attempt, attempt
 
@@ -126,11 +127,13 @@ class SupervisordRuntime(Runtime):
     async def launch(self, spec: WorkloadSpec, secrets: Mapping[SecretName, SecretStr]) -> Process:
         if missing := sorted(spec.secrets.keys() - secrets.keys()):
             raise WorkloadStartError(f"no value for {', '.join(missing)}")
+        address = self._prepare_address(spec)
         frame = LaunchFrame(
-            argv=spec.argv,
-            env={str(name): value for name, value in spec.env.items()},
+            argv=tuple(fill(word, address) for word in spec.argv),
+            env={str(name): fill(value, address) for name, value in spec.env.items()},
             secrets={str(name): secrets[name] for name in spec.secrets},
             cwd=spec.directory,
+            logs_stdout=address is not None,
         ).encode()
         try:
             with anyio.fail_after(SEAT_SECONDS):
@@ -145,7 +148,8 @@ class SupervisordRuntime(Runtime):
         # One that ended at once is told by the feed of exits, with its cause.
         started = facts.started if facts is not None else 0
         directory = str(self._files.seat(spec.name))
-        return Process(spec.name, pid, started, boot_id(), directory)
+        shown = "" if address is None else str(address)
+        return Process(spec.name, pid, started, boot_id(), directory, shown)
 
     @override
     async def signal(self, name: WorkloadName, number: int) -> None:
@@ -156,7 +160,7 @@ class SupervisordRuntime(Runtime):
         if any(program.name == name for program in await self._programs()):
             await self._end(name, grace)
         self._configuration(name).unlink(missing_ok=True)
-        shutil.rmtree(self._files.seat(name), ignore_errors=True)
+        self._files.forget_seat(name)
         await run_sync(end_orphan, self._files.fence(name))
 
     @override
@@ -192,11 +196,23 @@ class SupervisordRuntime(Runtime):
                 continue
             if await run_sync(end_orphan, path):
                 swept.append(name)
-            shutil.rmtree(self._files.seat(name), ignore_errors=True)
+            self._files.forget_seat(name)
             self._configuration(name).unlink(missing_ok=True)
         return tuple(swept)
 
     # --- one workload ------------------------------------------------------------------------
+
+    def _prepare_address(self, spec: WorkloadSpec) -> Address | None:
+        """Choose where a server will serve HTTP, None for one that does not."""
+        if spec.http is None:
+            return None
+        if spec.http.listen == "port":
+            return Address(spec.http.path, port=free_port())
+        link = self._files.http_seat(spec.name)
+        make_private_directory(link.parent)
+        link.unlink(missing_ok=True)
+        link.symlink_to(Path("..") / "seats" / spec.name)
+        return Address(spec.http.path, socket=str(self._files.http_socket(spec.name)))
 
     def _configuration(self, name: WorkloadName) -> Path:
         return self._files.programs / f"{name}.conf"

@@ -6,8 +6,8 @@ from typing import Final, final
 from orchestrator.errors import ProtocolError, TargetLostError, UpstreamProtocolError
 from orchestrator.model.base import JsonObject
 from orchestrator.protocol import jsonrpc, mcp
+from orchestrator.protocol.header_writer import HeaderWriter
 from orchestrator.protocol.sse import EventStream
-from orchestrator.shim.headers import HeaderWriter
 from orchestrator.shim.post import Answer, Endpoint, post
 
 _ID: Final = 1

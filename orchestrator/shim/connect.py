@@ -25,8 +25,8 @@ from orchestrator.errors import (
 )
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.protocol import jsonrpc, mcp
+from orchestrator.protocol.header_writer import HeaderWriter, modern_version
 from orchestrator.protocol.sse import EventStream
-from orchestrator.shim.headers import HeaderWriter, modern_version
 from orchestrator.shim.lines import read_lines, write_line
 from orchestrator.shim.post import Answer, Endpoint, post
 

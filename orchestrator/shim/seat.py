@@ -5,8 +5,9 @@ Run by the engine as `python -I -S seat.py sit DIRECTORY FENCE LOG`, by absolute
 1. take the workload's fence, a record lock that lives through `execve`; whoever still holds it is
    an orphan of a dead engine and is ended, with its process group;
 2. listen on `seat.sock` in DIRECTORY, take one launch frame from a peer of the same user;
-3. make fresh FIFOs `in` and `out`, open both read-write onto file descriptors 0 and 1, set what
-   the frame says, acknowledge, and `execve`.
+3. make fresh FIFOs `in` and `out`, open both read-write onto file descriptors 0 and 1 (a server
+   that speaks HTTP gets an empty stdin, and its log as stdout), set what the frame says,
+   acknowledge, and `execve`.
 
 `python -I -S seat.py guard FENCE PROGRAM ARGUMENT...` takes the fence and becomes the program at
 once: so a control plane whose engine died is replaced too, and never doubled.
@@ -59,9 +60,10 @@ class Frame:
         cwd: Working directory, absolute.
         umask: Its umask.
         limits: Soft and hard value of each resource limit.
+        logs_stdout: Whether stdout goes to the log, and no FIFOs are made.
     """
 
-    __slots__ = ("argv", "cwd", "env", "limits", "umask")
+    __slots__ = ("argv", "cwd", "env", "limits", "logs_stdout", "umask")
 
     def __init__(
         self,
@@ -77,6 +79,7 @@ class Frame:
         self.cwd: bytes = cwd
         self.umask: int = umask
         self.limits: dict[bytes, tuple[int, int]] = limits
+        self.logs_stdout: bool = False
 
 
 def parse(data: bytes) -> Frame:
@@ -109,7 +112,7 @@ def parse(data: bytes) -> Frame:
             if name in limits:
                 raise RefusedError("a repeated limit")
             limits[name] = pair
-        elif key in {b"cwd", b"umask"} and key not in single:
+        elif key in {b"cwd", b"umask", b"stdout"} and key not in single:
             single[key] = value
         else:
             raise RefusedError("an unknown, malformed or repeated record")
@@ -128,7 +131,12 @@ def _frame(
     cwd = single.get(b"cwd", b"")
     if not argv or not argv[0].startswith(b"/") or not cwd.startswith(b"/"):
         raise RefusedError("no absolute program and working directory")
-    return Frame(argv, env, cwd, int(umask, 8), limits)
+    stdout = single.get(b"stdout")
+    if stdout not in {None, b"log"}:
+        raise RefusedError("an unknown stdout")
+    frame = Frame(argv, env, cwd, int(umask, 8), limits)
+    frame.logs_stdout = stdout is not None
+    return frame
 
 
 def _limit(value: bytes) -> tuple[bytes, tuple[int, int]]:
@@ -336,7 +344,7 @@ def _enter(directory: str) -> None:
 
 def _listen() -> socket:
     """Listen on `seat.sock`, by a relative name: a whole path may be too long for a socket."""
-    _forget("seat.sock", "in", "out")
+    _forget("seat.sock", "in", "out", "http.sock")
     listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)
     mask = os.umask(0o177)
     listener.bind("seat.sock")
@@ -412,6 +420,11 @@ def _open_fifos() -> tuple[int, int]:
     return opened[0], opened[1]
 
 
+def _open_log() -> tuple[int, int]:
+    """Give an empty stdin, and the log, which is on stderr already, as stdout."""
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 2
+
+
 def _close_all_but(kept: set[int]) -> None:
     for name in os.listdir("/proc/self/fd"):
         if int(name) not in kept:
@@ -464,9 +477,9 @@ def _forbid_new_privileges() -> None:
 
 def _become(peer: socket, fence: int, frame: Frame) -> int:
     """Turn into the server; returns an exit status only if that fails."""
-    stage = "FIFOs"
+    stage = "stdin and stdout"
     try:
-        stdin, stdout = _open_fifos()
+        stdin, stdout = _open_log() if frame.logs_stdout else _open_fifos()
         stage = "limits"
         _restrict(frame)
         stage = "descriptors"

@@ -1,5 +1,6 @@
 """From the text of a token to a principal, in memory, on every request."""
 
+import hashlib
 import hmac
 import os
 from collections.abc import Callable, Iterable
@@ -14,6 +15,8 @@ from orchestrator.tokens.mint import digest, read_id
 from orchestrator.tokens.record import USABLE, TokenRecord
 
 _USE_PRECISION: Final = timedelta(minutes=1)
+# How many headers that were verified are known by their hash.
+_SEEN: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class TokenIndex:
         self._records: dict[TokenId, TokenRecord] = {}
         self._used: dict[TokenId, datetime] = {}
         self._reported: dict[TokenId, datetime] = {}
+        # By the hash of a whole header: what it was verified to be. Tokens themselves are not kept.
+        self._seen: dict[bytes, tuple[TokenRecord, Principal]] = {}
         # Compared with when the id is unknown, so that both ways take the same time.
         self._dummy = os.urandom(32)
 
@@ -62,6 +67,7 @@ class TokenIndex:
             records: Every usable token; what is left out is refused from now on.
         """
         before, self._records = self._records, {record.id: record for record in records}
+        self._seen.clear()
         for token_id, record in before.items():
             now = self._records.get(token_id)
             if record.state in USABLE and (now is None or now.state not in USABLE):
@@ -75,6 +81,37 @@ class TokenIndex:
         """Refuse a token from now on, and end what it has opened."""
         if self._records.pop(token_id, None) is not None:
             self.on_closed(token_id)
+
+    def verify_header(self, value: bytes, audience: RoleName) -> Principal:
+        """Tell who sent an `Authorization` header, and note that the token was used.
+
+        What was verified once is found again by the hash of the whole header, as long as its
+        record is the same.
+
+        Args:
+            value: The header's value.
+            audience: The role at whose URL it was shown.
+
+        Raises:
+            TokenError: It is no bearer token that opens the role now.
+        """
+        key = hashlib.sha256(value).digest()
+        seen = self._seen.get(key)
+        if seen is not None:
+            record, principal = seen
+            if self._records.get(record.id) is record and record.role == audience:
+                now = self._clock.now()
+                if now < record.expires_at:
+                    self._note_use(record, now)
+                    return principal
+        scheme, _, text = value.decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer":
+            raise TokenUnknownError("No bearer token")
+        principal = self.verify(text.strip(), audience)
+        if len(self._seen) >= _SEEN:
+            self._seen.clear()
+        self._seen[key] = (self._records[principal.token_id], principal)
+        return principal
 
     def verify(self, text: str, audience: RoleName) -> Principal:
         """Tell who shows a token, and note that it was used. Arguments and errors as `look`."""

@@ -20,6 +20,7 @@ from orchestrator.clock import SystemClock
 from orchestrator.control.admin_server import AdminServer
 from orchestrator.control.bootstrap import Bootstraps, Caller
 from orchestrator.control.orders import Orders
+from orchestrator.control.pinbook import PinBook
 from orchestrator.control.publish import Publisher
 from orchestrator.control.reconciler import Reconciler
 from orchestrator.control.services import Services
@@ -35,12 +36,12 @@ from orchestrator.model.status import GatewayStatus
 from orchestrator.model.workload import WorkloadSpec
 from orchestrator.paths import Paths
 from orchestrator.runtimes.base import Process
-from orchestrator.runtimes.channel import Channel
 from orchestrator.runtimes.engine import EngineFiles
 from orchestrator.runtimes.logs import rotate
 from orchestrator.runtimes.probe import Attested, Dialogue, list_tools, probe
 from orchestrator.runtimes.supervisord import SupervisordRuntime
 from orchestrator.runtimes.variables import read_variables
+from orchestrator.runtimes.wire import open_wire
 from orchestrator.secrets.resolve import SecretResolver
 from orchestrator.wiring.engine import address_of, bind
 
@@ -72,6 +73,7 @@ class Daemon:
         self._state = StateFile(paths.control_state)
         self._runtime = SupervisordRuntime(EngineFiles(paths.run, paths.logs))
         self._publisher = Publisher(self._state)
+        self._pins = PinBook(paths.pins, self._clock, self._log)
         self._bootstraps = Bootstraps(
             self._runtime, self._state, self._resolve, self._converse, self._log
         )
@@ -79,6 +81,7 @@ class Daemon:
             runtime=self._runtime,
             publisher=self._publisher,
             state=self._state,
+            pins=self._pins,
             probe=self._probe,
             secrets=self._secrets,
             log_of=self._paths.log_of,
@@ -108,6 +111,7 @@ class Daemon:
                 project=self._paths.root,
                 reconciler=self._reconciler,
                 bootstraps=self._bootstraps,
+                pins=self._pins,
                 gateway=lambda: self._status,
                 desk=self._wait_for_desk,
                 group=group,
@@ -151,9 +155,10 @@ class Daemon:
         self, process: Process, spec: WorkloadSpec, era: EraChoice, record: ProcessRecord | None
     ) -> Attested:
         startup, prefix, asks = spec.probe.startup, self._prefix(), spec.policy.asks
-        with Channel(process.directory, resume=record is not None) as channel:
-            if record is None:
-                return await probe(channel, era, prefix=prefix, startup=startup, asks=asks)
+        async with open_wire(process, resume=record is not None) as channel:
+            if record is None or process.address:
+                wanted = era if record is None else record.era
+                return await probe(channel, wanted, prefix=prefix, startup=startup, asks=asks)
             tools = await list_tools(channel, record.era, prefix=prefix, startup=startup, asks=asks)
             return Attested(
                 era=record.era,
@@ -169,7 +174,7 @@ class Daemon:
 
     @asynccontextmanager
     async def _converse(self, process: Process, spec: WorkloadSpec) -> AsyncGenerator[Caller]:
-        with Channel(process.directory) as channel:
+        async with open_wire(process, resume=False) as channel:
             dialogue = await Dialogue.open(channel, spec.era, prefix=self._prefix())
             yield dialogue.call_tool
 
@@ -183,6 +188,8 @@ class Daemon:
         self._desk_open.set()
         async with gateway:
             gateway.on_tools_changed = self._reconciler.note_tools_changed
+            gateway.on_wanted = self._reconciler.note_wanted
+            gateway.on_unwanted = self._reconciler.note_unwanted
             self._publisher.attach(gateway)
             group.start_soon(self._keep_tokens, desk)
             group.start_soon(audit.keep)

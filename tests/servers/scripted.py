@@ -7,6 +7,7 @@
     --exit-unless F   ends at once with status 1 unless this file is there
     --exit-if F       ends at once with status 1 if this file is there
     --extra-if F:NAME shows this tool, too, if this file is there when it starts
+    --note-asks       appends the capabilities of the client, too, at each initialize
     --mute            reads everything and answers nothing
     --rubbish         writes a line to stdout that is no MCP, and then nothing any more
     --say TEXT        writes a line to stderr first
@@ -45,6 +46,7 @@ class Options(argparse.Namespace):
     exit_unless: Path | None
     exit_if: Path | None
     extra_if: str
+    note_asks: bool
     mute: bool
     rubbish: bool
     say: str
@@ -63,7 +65,7 @@ def read_options() -> Options:
     for name in ("notes", "exit-unless", "exit-if", "children"):
         _ = parser.add_argument(f"--{name}", type=Path)
     _ = parser.add_argument("--exit", type=int)
-    for name in ("mute", "rubbish", "stubborn", "mute-later"):
+    for name in ("mute", "rubbish", "stubborn", "mute-later", "note-asks"):
         _ = parser.add_argument(f"--{name}", action="store_true")
     return parser.parse_args(namespace=Options())
 
@@ -158,6 +160,8 @@ def answer(message: Message) -> None:
             send({"id": identity, "result": {**result, "_meta": meta}})
         case "initialize" if era != "modern":
             note("initialize")
+            if OPTIONS.note_asks:
+                note(f"asks {json.dumps(params['capabilities'])}")
             result = {"protocolVersion": "2025-11-25", "capabilities": abilities}
             send({"id": identity, "result": {**result, "serverInfo": about}})
         case "ping":
@@ -176,6 +180,12 @@ def answer(message: Message) -> None:
             pass
 
 
+def may_start() -> bool:
+    """Tell whether the files that stand for the world's state allow a start."""
+    wanted, unwanted = OPTIONS.exit_unless, OPTIONS.exit_if
+    return (wanted is None or wanted.exists()) and not (unwanted and unwanted.exists())
+
+
 def main() -> int:
     """Serve until the end."""
     if OPTIONS.say:
@@ -184,9 +194,7 @@ def main() -> int:
     note("start")
     if OPTIONS.exit is not None:
         return OPTIONS.exit
-    if OPTIONS.exit_unless is not None and not OPTIONS.exit_unless.exists():
-        return 1
-    if OPTIONS.exit_if is not None and OPTIONS.exit_if.exists():
+    if not may_start():
         return 1
     path, _, extra = OPTIONS.extra_if.rpartition(":")
     if path and Path(path).exists():

@@ -18,7 +18,24 @@ from mcp.shared.exceptions import MCPError
 
 NOTES = Path(sys.argv[1])
 SCHEMA = {"type": "object", "additionalProperties": True}
-NAMES = ("echo", "slow", "hold", "huge", "fail", "refuse", "crash", "meta", "ask", "hidden")
+NAMES = (
+    "echo",
+    "slow",
+    "hold",
+    "huge",
+    "fail",
+    "refuse",
+    "crash",
+    "meta",
+    "elicit",
+    "tell",
+    "hidden",
+)
+FORM: types.ElicitRequestedSchema = {
+    "type": "object",
+    "properties": {"color": {"type": "string"}},
+    "required": ["color"],
+}
 ROUTED = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
 
 
@@ -41,6 +58,7 @@ async def call_tool(  # noqa: PLR0911 - one case a tool
 ) -> types.CallToolResult | types.InputRequiredResult:
     """Run a tool."""
     arguments = cast("dict[str, object]", params.arguments or {})
+    request_id = ctx.request_id
     match params.name:
         case "echo":
             return say(json.dumps(arguments))
@@ -71,11 +89,37 @@ async def call_tool(  # noqa: PLR0911 - one case a tool
                     }
                 )
             )
-        case "ask":
-            return types.InputRequiredResult(request_state="state")
+        case "elicit":
+            return await elicit(ctx, params)
+        case "tell":
+            await ctx.session.report_progress(0.25)
+            await ctx.session.send_log_message("info", "half of it", related_request_id=request_id)
+            await ctx.session.report_progress(0.5)
+            return say("told")
         case _:
             pass
     return say(f"{params.name} ran")
+
+
+async def elicit(
+    ctx: ServerRequestContext, params: types.CallToolRequestParams
+) -> types.CallToolResult | types.InputRequiredResult:
+    """Ask the caller for a color, as the era does it."""
+    capabilities = ctx.session.client_capabilities
+    if capabilities is None or capabilities.elicitation is None:
+        return say("nobody to ask")
+    message = "Which color?"
+    if ctx.protocol_version != "2026-07-28":
+        answer = await ctx.session.elicit_form(message, FORM, ctx.request_id)
+    elif not params.input_responses:
+        form = types.ElicitRequestFormParams(message=message, requested_schema=FORM)
+        asked: dict[str, types.InputRequest] = {"color": types.ElicitRequest(params=form)}
+        return types.InputRequiredResult(input_requests=asked, request_state="state")
+    else:
+        answer = params.input_responses["color"]
+    if not isinstance(answer, types.ElicitResult) or params.request_state not in {None, "state"}:
+        raise MCPError(code=-31999, message="that is no answer")
+    return say(str((answer.content or {}).get("color")))
 
 
 async def main() -> None:

@@ -52,7 +52,7 @@ class Attend:
         # Open requests by session and id, so that a cancel finds them.
         self._open: dict[tuple[str, jsonrpc.RequestId], Exchange] = {}
 
-    async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
+    async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
         """Pass requests on; everything else ends here.
 
         Raises:

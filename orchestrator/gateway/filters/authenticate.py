@@ -3,7 +3,7 @@
 import asyncio
 from typing import final
 
-from orchestrator.errors import TokenRevokedError, TokenUnknownError, TooManyCallsError
+from orchestrator.errors import TokenRevokedError, TooManyCallsError
 from orchestrator.gateway.context import Exchange, Handler, Reply
 from orchestrator.gateway.replies import refuse_http
 from orchestrator.model.names import TokenId
@@ -30,7 +30,7 @@ class Authenticate:
         self._loop: asyncio.AbstractEventLoop | None = None
         tokens.on_closed = self.cut
 
-    async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
+    async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
         """Find the principal.
 
         Raises:
@@ -44,19 +44,16 @@ class Authenticate:
                 "More than one Authorization header",
                 code="protocol.authorization",
             )
-        scheme, _, text = (
-            exchange.head.values.get(b"authorization", b"").decode("latin-1").partition(" ")
-        )
-        if scheme.lower() != "bearer":
-            raise TokenUnknownError("No bearer token")
-        principal = self._tokens.verify(text.strip(), exchange.role)
+        header = exchange.head.values.get(b"authorization", b"")
+        principal = self._tokens.verify_header(header, exchange.role)
         exchange.principal = principal
         peers = self._open.get(principal.token_id)
         if peers is None:
             peers = self._open[principal.token_id] = set()
         elif len(peers) >= self._max_open:
             self._require_room(peers)
-        self._loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
         peers.add(exchange)
         exchange.peers = peers
         exchange.finally_do(lambda: self._close(principal.token_id, exchange))

@@ -40,7 +40,7 @@ class Authorize:
         """Decide by the table's current snapshot."""
         self._table = table
 
-    async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
+    async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
         """Let served methods through, with names that the role has.
 
         Raises:

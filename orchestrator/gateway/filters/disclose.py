@@ -54,7 +54,7 @@ class Disclose:
         self._owner_of = owner_of
         self._on_level = on_level
 
-    async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
+    async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
         """Answer, or pass on what only an instance can answer.
 
         Raises:

@@ -33,7 +33,7 @@ class Parse:
         self._max_body_bytes = max_body_bytes
         self._max_held_bytes = max_held_bytes
 
-    async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
+    async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
         """Pass everything on that is understood; modern notifications end here.
 
         Raises:

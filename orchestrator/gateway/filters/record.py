@@ -8,6 +8,7 @@ import asyncio
 import re
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final, Protocol, final
 
 from typing_extensions import override
@@ -105,7 +106,7 @@ class Record:
         self._is_failing = False
         self._log = get_log(__name__)
 
-    async def __call__(self, exchange: Exchange, then: Handler, /) -> Reply:
+    async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
         """Answer, whatever happens."""
         try:
             self._recorder.admit()
@@ -121,7 +122,8 @@ class Record:
         except AgentsError as error:
             if isinstance(error, CallDeniedError) and not exchange.rule:
                 exchange.rule = error.rule
-            reply = refuse(exchange, error)
+            # The real code, also where the caller is told another one.
+            reply = replace(refuse(exchange, error), code=error.code)
         except Exception as error:  # noqa: BLE001 - the top: told once, with an id
             # Without the error's own words: they may repeat arguments.
             _ = self._log.error(

@@ -14,6 +14,7 @@ from orchestrator.errors import (
     AgentsError,
     ProtocolError,
     TargetLostError,
+    TargetUnavailableError,
     UpstreamProtocolError,
 )
 from orchestrator.gateway.upstream.attribution import exchange_token
@@ -188,11 +189,12 @@ class Call(Exchange):
 
     @override
     def failed(self, error: AgentsError) -> None:
-        if self.stream is None:
-            self._fail(error)
-        elif not isinstance(error, TargetLostError) or not self._resume():
-            # Something was sent once, whatever became of the attempt to hear more of it.
-            self._fail(TargetLostError("The connection to the instance broke"))
+        if isinstance(error, TargetLostError) and self._resume():
+            return
+        if isinstance(error, TargetUnavailableError) and self.stream is not None:
+            # It was sent once, whatever became of the attempt to hear more of its answer.
+            error = TargetLostError("The connection to the instance broke")
+        self._fail(error)
 
     def give_up_unless_done(self) -> None:
         """Let go of the connection of a call that nobody waits for any more."""

@@ -40,11 +40,11 @@ justification: The proof that nothing is lost on the way.
 owner: tests
 """
 PYTHON: Final = f'["{sys.executable}", "{FIXTURE}"]'
-HTTP: Final = f'["{sys.executable}", "{FIXTURE}", --socket, "{{socket}}"]\n  http: {{path: /mcp}}'
+SOCKET: Final = f'["{sys.executable}", "{FIXTURE}", --socket, "{{socket}}"]\n  transport: http'
 # Role, era of its server, and how it is launched.
 ROLES: Final = (
     ("stdio", "auto", PYTHON),
-    ("http", "auto", HTTP),
+    ("http", "auto", SOCKET),
     ("older", "legacy", PYTHON),
     ("newer", "modern", PYTHON),
 )

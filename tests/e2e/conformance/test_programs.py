@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -77,18 +78,24 @@ def test_the_inspector_lists_and_calls(
     def call(tool: str) -> tuple[int, Object, Object]:
         return inspect("--method", "tools/call", "--tool-name", tool, "--tool-args-json", "{}")
 
-    status, told, errors = inspect("--method", "tools/list")
+    # Most of its time it waits for itself.
+    with ThreadPoolExecutor() as pool:
+        listed = pool.submit(inspect, "--method", "tools/list")
+        tools_called = ("test_simple_text", "test_error_handling", "no_such")
+        called, failed, missing = [pool.submit(call, tool) for tool in tools_called]
+
+    status, told, errors = listed.result()
     assert status == 0, errors
     tools = cast("list[Object]", cast("Object", told["result"])["tools"])
     expected = {str(tool["name"]) for tool in direct.tools}
     assert {str(tool["name"]) for tool in tools} >= expected - {"test_dynamic_tool"}
 
-    status, told, errors = call("test_simple_text")
+    status, told, errors = called.result()
     assert status == 0, errors
     assert "This is a simple text response" in str(cast("Object", told["result"])["content"])
 
-    for tool, code in (("test_error_handling", "tool_is_error"), ("no_such", "tool_not_found")):
-        status, _, errors = call(tool)
+    for done, code in ((failed, "tool_is_error"), (missing, "tool_not_found")):
+        status, _, errors = done.result()
         assert status == TOLD
         assert cast("Object", errors["error"])["code"] == code
 

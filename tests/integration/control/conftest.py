@@ -26,6 +26,7 @@ from typing_extensions import override
 from orchestrator.clock import SystemClock
 from orchestrator.control.bootstrap import Bootstraps, Caller
 from orchestrator.control.dataplane import DataPlane
+from orchestrator.control.pinbook import PinBook
 from orchestrator.control.publish import Publisher
 from orchestrator.control.reconciler import Reconciler
 from orchestrator.control.services import Services
@@ -225,8 +226,11 @@ class Plane(DataPlane):
 class Control:
     """One run of the control plane."""
 
-    def __init__(self, reconciler: Reconciler, plane: Plane, bootstraps: Bootstraps) -> None:
+    def __init__(
+        self, reconciler: Reconciler, plane: Plane, bootstraps: Bootstraps, pins: PinBook
+    ) -> None:
         """Keep the parts."""
+        self.pins = pins
         self.reconciler = reconciler
         self.plane = plane
         self.bootstraps = bootstraps
@@ -354,10 +358,12 @@ class Project:
 
         async with anyio.create_task_group() as group:
             plane, publisher = Plane(group), Publisher(state)
+            pins = PinBook(self.root / "pins", clock, log)
             services = Services(
                 runtime=self.runtime,
                 publisher=publisher,
                 state=state,
+                pins=pins,
                 probe=_probe,
                 secrets=resolve,
                 log_of=lambda role: self.files.logs / f"{role}.log",
@@ -373,7 +379,7 @@ class Project:
             publisher.attach(plane)
             with anyio.fail_after(SECONDS):
                 await group.start(reconciler.run)
-            yield Control(reconciler, plane, bootstraps)
+            yield Control(reconciler, plane, bootstraps, pins)
             group.cancel_scope.cancel()
 
     async def _resolve(self, spec: WorkloadSpec) -> Mapping[SecretName, SecretStr]:

@@ -280,6 +280,7 @@ async def ordered(project: Project, control: Control) -> AsyncGenerator[Path]:
                 project=project.root,
                 reconciler=control.reconciler,
                 bootstraps=control.bootstraps,
+                pins=control.pins,
                 gateway=lambda: GatewayStatus(url="http://here", ready=True),
                 desk=wait_for_desk,
                 group=group,

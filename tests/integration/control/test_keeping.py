@@ -169,14 +169,15 @@ async def test_a_tool_that_comes_later(project: Project, servers: Callable[[], l
 
 
 async def test_a_change_that_is_none(project: Project) -> None:
-    """A server whose tools changed within its promise serves on, with the new list."""
+    """A server whose tools changed within its promise serves on; the new one is held."""
     async with project.control() as control:
         spec = project.spec("--surprise", "order", tools={"echo": "READ", "order": "WRITE"})
         pid = await control.start(spec)
         assert control.role().missing == ("order",)
         os.kill(pid, signal.SIGUSR1)
-        await control.until(lambda: control.role().tools == ("echo", "order"))
-        assert (control.role().missing, control.pid()) == ((), pid)
+        await control.until(lambda: control.role().held == ("order",))
+        role = control.role()
+        assert (role.state, role.tools, role.missing, role.pid) == ("ready", ("echo",), (), pid)
 
 
 async def test_a_change_that_is_not_shown(project: Project) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import httpx2
@@ -37,8 +38,18 @@ from orchestrator.tokens.mint import mint
 from orchestrator.tokens.record import TokenRecord
 from orchestrator.tokens.verify import TokenIndex
 
+if TYPE_CHECKING:
+    from orchestrator.model.server import ToolClass
+
 SERVERS = Path(__file__).parents[2] / "servers"
 INFO: JsonObject = {"name": "test", "version": "1"}
+CAPABILITIES: JsonObject = {"elicitation": {"form": {}}, "sampling": {}, "roots": {}}
+CLASSES: dict[str, ToolClass] = {
+    "hold": "WRITE",
+    "crash": "WRITE",
+    "change": "WRITE",
+    "destroy": "DESTRUCTIVE",
+}
 
 
 @dataclass(slots=True)
@@ -49,28 +60,47 @@ class Instance:
     directory: Path
     era: Era
     tools: tuple[JsonObject, ...] = ()
+    capabilities: JsonObject = field(default_factory=dict[str, Json])
 
-    def ref(self, workload: str) -> TargetRef:
+    def ref(self, workload: str, owner: str = "") -> TargetRef:
         """Tell the gateway how to reach it."""
         version = mcp.LATEST_MODERN if self.era == "modern" else mcp.LATEST_LEGACY
         return TargetRef(
-            WorkloadName(workload), self.process.pid, str(self.directory), self.era, version, INFO
+            WorkloadName(workload),
+            self.process.pid,
+            str(self.directory),
+            self.era,
+            version,
+            INFO,
+            self.capabilities,
+            owner=owner,
         )
+
+    def received(self, method: str = "") -> list[JsonObject]:
+        """Read what it noted that it was sent, of one method if one is named."""
+        lines = (self.directory / "received").read_text().splitlines()
+        messages = [cast("JsonObject", json.loads(line)) for line in lines if line[:1] == "{"]
+        return [one for one in messages if not method or one.get("method") == method]
+
+    def calls(self) -> list[JsonObject]:
+        """Read the parameters of the calls that it was sent."""
+        return [cast("JsonObject", call["params"]) for call in self.received("tools/call")]
 
     async def handshake(self) -> None:
         """Open it in its era, and list its tools."""
         with Channel(self.directory) as channel:
             if self.era == "modern":
-                _ = await ask(channel, "server/discover", {"_meta": mcp.envelope(INFO)})
+                opened = await ask(channel, "server/discover", {"_meta": mcp.envelope(INFO)})
             else:
                 opening: JsonObject = {
                     "protocolVersion": mcp.LATEST_LEGACY,
-                    "capabilities": {},
+                    "capabilities": CAPABILITIES,
                     "clientInfo": INFO,
                 }
-                _ = await ask(channel, "initialize", opening)
+                opened = await ask(channel, "initialize", opening)
                 note = jsonrpc.notification_body("notifications/initialized", {})
                 await channel.send(jsonrpc.encode(note))
+            self.capabilities = cast("JsonObject", opened["capabilities"])
             cursor: Json = None
             while True:
                 params: JsonObject = {} if cursor is None else {"cursor": cursor}
@@ -120,6 +150,156 @@ class MemoryRecorder:
         self.records.append(entry)
 
 
+class MemoryJournal:
+    """Keeps what changed in sessions where the next gateway finds it."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.lines: list[bytes] = []
+
+    def append(self, line: bytes) -> None:
+        """Keep one line."""
+        self.lines.append(line)
+
+
+class Talk:
+    """One reply, read message by message as it comes."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        """Read this reply."""
+        self.response = response
+        self.comments = 0
+        self._lines: AsyncIterator[str] = response.aiter_lines()
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is an event stream."""
+        return self.response.headers["content-type"] == "text/event-stream"
+
+    async def next(self) -> JsonObject | None:
+        """Read the next message; None at the end."""
+        with anyio.fail_after(10):
+            async for line in self._lines:
+                if line.startswith(":"):
+                    self.comments += 1
+                elif line.startswith("data: ") or (line and not self.is_stream):
+                    return cast("JsonObject", json.loads(line.removeprefix("data: ")))
+        return None
+
+    async def need(self) -> JsonObject:
+        """Read the next message, which has to be there."""
+        message = await self.next()
+        assert message is not None
+        return message
+
+    async def rest(self) -> list[JsonObject]:
+        """Read all messages that are still to come."""
+        found: list[JsonObject] = []
+        while (message := await self.next()) is not None:
+            found.append(message)
+        return found
+
+    async def comment(self) -> None:
+        """Wait for a comment."""
+        with anyio.fail_after(10):
+            async for line in self._lines:
+                if line.startswith(":"):
+                    return
+        raise AssertionError("the stream ended")
+
+
+@dataclass(slots=True)
+class Caller:
+    """An agent that has opened its way, in one of the two eras."""
+
+    http: httpx2.AsyncClient
+    url: str
+    era: Era
+    capabilities: JsonObject
+    count: int = 0
+
+    @property
+    def session(self) -> str:
+        """Its session's id."""
+        return cast("str", self.http.headers["mcp-session-id"])
+
+    def write(
+        self, method: str, params: JsonObject | None = None, meta: JsonObject | None = None
+    ) -> tuple[JsonObject, dict[str, str]]:
+        """Write a request of its era: body and headers."""
+        self.count += 1
+        body, headers = modern(method, params, f"c{self.count}", self.capabilities, meta)
+        if self.era == "legacy":
+            given = {**(params or {}), "_meta": meta} if meta else params or {}
+            return jsonrpc.request_body(f"c{self.count}", method, given), {}
+        return body, headers
+
+    async def post(self, body: JsonObject, headers: dict[str, str] | None = None) -> httpx2.Response:
+        """Post one message."""
+        return await self.http.post(self.url, json=body, headers=headers)
+
+    async def answer(
+        self, question: JsonObject, result: Json, error: JsonObject | None = None
+    ) -> None:
+        """Answer what it was asked."""
+        told: JsonObject = {"result": result} if error is None else {"error": error}
+        response = await self.post({"jsonrpc": "2.0", "id": question["id"], **told})
+        assert (response.status_code, response.content) == (202, b"")
+
+    async def notify(self, method: str, params: JsonObject) -> None:
+        """Post a notification."""
+        response = await self.post(jsonrpc.notification_body(method, params))
+        assert (response.status_code, response.content) == (202, b"")
+
+    async def ask(
+        self, method: str, params: JsonObject | None = None, meta: JsonObject | None = None
+    ) -> JsonObject:
+        """Make a request, and read its answer, which has to be alone."""
+        body, headers = self.write(method, params, meta)
+        response = await self.post(body, headers)
+        assert response.headers["content-type"] == "application/json", response.text
+        answer = cast("JsonObject", response.json())
+        assert answer["id"] == body["id"], answer
+        return answer
+
+    async def play(self, *steps: list[Json], tool: str = "look", **more: Json) -> JsonObject:
+        """Call a tool that plays steps, and read its result, which has to come alone."""
+        params: JsonObject = {"name": tool, "arguments": {"steps": [*steps]}, **more}
+        answer = await self.ask("tools/call", params)
+        assert "result" in answer, answer
+        return cast("JsonObject", answer["result"])
+
+    @asynccontextmanager
+    async def open(
+        self, method: str, params: JsonObject | None = None, meta: JsonObject | None = None
+    ) -> AsyncGenerator[Talk]:
+        """Make a request, and read its reply as it comes."""
+        body, headers = self.write(method, params, meta)
+        async with self.http.stream("POST", self.url, json=body, headers=headers) as response:
+            yield Talk(response)
+
+    @asynccontextmanager
+    async def act(
+        self, *steps: list[Json], tool: str = "look", token: str | int | None = None, **meta: Json
+    ) -> AsyncGenerator[Talk]:
+        """Call a tool that plays steps, and read what comes on the way."""
+        params: JsonObject = {"name": tool, "arguments": {"steps": [*steps]}}
+        told: JsonObject = {} if token is None else {"progressToken": token}
+        level: JsonObject = {mcp.LOG_LEVEL_KEY: meta["level"]} if "level" in meta else {}
+        async with self.open("tools/call", params, {**told, **level}) as talk:
+            yield talk
+
+    @asynccontextmanager
+    async def listen(self, **asked: Json) -> AsyncGenerator[Talk]:
+        """Listen as its era does."""
+        if self.era == "modern":
+            async with self.open("subscriptions/listen", {"notifications": asked}) as talk:
+                yield talk
+        else:
+            async with self.http.stream("GET", self.url) as response:
+                yield Talk(response)
+
+
 @dataclass(slots=True)
 class Rig:
     """A gateway and what a test does with it."""
@@ -133,6 +313,11 @@ class Rig:
     routes: dict[RoleName, Route] = field(default_factory=dict)
     revision: int = 0
     serving: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.base.rpartition(":")[2])
 
     def stop_serving(self) -> None:
         """Have the gateway shut down."""
@@ -161,28 +346,46 @@ class Rig:
         await instance.handshake()
         return instance
 
+    async def talker(self, era: Era, role: str = "treasury", **more: Any) -> Instance:  # pyright: ignore[reportAny, reportExplicitAny] - fields of a route
+        """Start the server that plays what it is told, and route a role to it."""
+        instance = await self.start("talker.py", era)
+        self.publish(role, instance, **more)
+        return instance
+
     def publish(
         self,
         role: str,
         instance: Instance | None,
         *,
         hide: frozenset[str] = frozenset({"hidden"}),
-        waits: bool = False,
         generation: int = 1,
+        **more: Any,  # pyright: ignore[reportAny, reportExplicitAny] - fields of a route
     ) -> None:
         """Route a role to an instance."""
         tools = () if instance is None else instance.tools
         shown = tuple(tool for tool in tools if tool["name"] not in hide)
         before = self.routes.get(RoleName(role))
-        self.routes[RoleName(role)] = Route(
+        if before is not None and instance is None:
+            shown = before.tools
+        route = Route(
             RoleName(role),
             ServerName("tools"),
             None if instance is None else instance.ref(f"{role}.tools.g{generation}"),
-            before.tools if before is not None and instance is None else shown,
-            MappingProxyType({ToolName(str(tool["name"])): "READ" for tool in shown}),
+            shown,
+            MappingProxyType(
+                {
+                    ToolName(name): CLASSES.get(name, "READ")
+                    for name in (str(tool["name"]) for tool in shown)
+                }
+            ),
             "" if instance is not None else "it is starting",
-            waits,
         )
+        self.routes[RoleName(role)] = replace(route, **more)
+        self.swap()
+
+    def withdraw(self, role: str) -> None:
+        """Have a role no more."""
+        del self.routes[RoleName(role)]
         self.swap()
 
     def swap(self) -> None:
@@ -190,7 +393,13 @@ class Rig:
         self.revision += 1
         self.gateway.swap(Snapshot(self.revision, MappingProxyType(dict(self.routes))))
 
-    def token(self, role: str, agent: str = "agent", ttl: float = 3600) -> str:
+    def lose(self, instance: Instance, role: str = "treasury", generation: int = 1) -> None:
+        """Kill an instance, and tell the gateway, as the engine does."""
+        instance.stop()
+        workload = WorkloadName(f"{role}.tools.g{generation}")
+        self.gateway.lose(workload, instance.process.pid, "killed")
+
+    def token(self, role: str = "treasury", agent: str = "agent", ttl: float = 3600) -> str:
         """Issue a token; a negative time makes one that is over."""
         minted, now = mint(), SystemClock().now()
         self.tokens.add(
@@ -214,23 +423,76 @@ class Rig:
         return httpx2.AsyncClient(base_url=self.base, headers=given, timeout=20)
 
     @asynccontextmanager
-    async def client(self, role: str, token: str, mode: str = "auto") -> AsyncGenerator[Client]:
+    async def session(
+        self, token: str, role: str = "treasury", **headers: str
+    ) -> AsyncGenerator[httpx2.AsyncClient]:
+        """Make a plain client that has opened a session."""
+        async with self.http(token, **headers) as http:
+            _ = await open_session(http, f"/{role}/mcp", {})
+            yield http
+
+    @asynccontextmanager
+    async def caller(
+        self,
+        era: Era,
+        agent: str = "agent",
+        *,
+        role: str = "treasury",
+        capabilities: JsonObject | None = None,
+        token: str | None = None,
+    ) -> AsyncGenerator[Caller]:
+        """Make an agent that has opened its way."""
+        declared = {} if capabilities is None else capabilities
+        async with self.http(token or self.token(role, agent)) as http:
+            url = f"/{role}/mcp"
+            if era == "legacy":
+                _ = await open_session(http, url, declared)
+            yield Caller(http, url, era, declared)
+
+    @asynccontextmanager
+    async def client(
+        self, role: str, token: str, mode: str = "auto", **callbacks: Any  # pyright: ignore[reportAny, reportExplicitAny] - the client's own
+    ) -> AsyncGenerator[Client]:
         """Connect the SDK's client."""
         http = httpx2.AsyncClient(
             headers={"authorization": f"Bearer {token}"}, timeout=httpx2.Timeout(20)
         )
         transport = streamable_http_client(f"{self.base}/{role}/mcp", http_client=http)
-        async with http, Client(transport, mode=mode, cache=None) as client:
+        async with http, Client(transport, mode=mode, cache=None, **callbacks) as client:
             yield client
 
 
+async def open_session(
+    http: httpx2.AsyncClient, url: str, capabilities: JsonObject, version: str = mcp.LATEST_LEGACY
+) -> JsonObject:
+    """Open a session that the client shows from now on."""
+    params: JsonObject = {
+        "protocolVersion": version,
+        "capabilities": capabilities,
+        "clientInfo": INFO,
+    }
+    body = jsonrpc.request_body("opening", "initialize", params)
+    response = await http.post(url, json=body)
+    assert response.status_code == 200, response.text
+    http.headers["mcp-session-id"] = response.headers["mcp-session-id"]
+    note = jsonrpc.notification_body("notifications/initialized", {})
+    assert (await http.post(url, json=note)).status_code == 202
+    return cast("JsonObject", response.json())
+
+
 def modern(
-    method: str, params: JsonObject | None = None, request_id: str | int = 1
+    method: str,
+    params: JsonObject | None = None,
+    request_id: str | int = 1,
+    capabilities: JsonObject | None = None,
+    meta: JsonObject | None = None,
 ) -> tuple[JsonObject, dict[str, str]]:
     """Write a modern request: body and headers."""
-    params = {**(params or {}), "_meta": mcp.envelope(INFO)}
+    stamp = {**mcp.envelope(INFO, capabilities), **(meta or {})}
+    params = {**(params or {}), "_meta": stamp}
     headers = {"mcp-protocol-version": mcp.LATEST_MODERN, "mcp-method": method}
-    if isinstance(name := params.get("name"), str):
+    name = params.get(mcp.NAME_PARAMETER.get(method, ""))
+    if isinstance(name, str):
         headers["mcp-name"] = name
     return jsonrpc.request_body(request_id, method, params), headers
 
@@ -246,13 +508,23 @@ async def _serve(
 
 
 @asynccontextmanager
-async def _open_rig(settings: GatewaySettings | None = None) -> AsyncGenerator[Rig]:
+async def _open_rig(
+    settings: GatewaySettings | None = None,
+    *,
+    key: bytes | None = None,
+    journal: MemoryJournal | None = None,
+    tokens: TokenIndex | None = None,
+) -> AsyncGenerator[Rig]:
     home = Path(tempfile.mkdtemp(prefix="bm-", dir="/tmp"))
     listener = socket.create_server(("127.0.0.1", 0))
     port = cast("int", listener.getsockname()[1])
     clock = SystemClock()
-    tokens, recorder = TokenIndex(clock), MemoryRecorder()
-    gateway = Gateway(tokens, clock=clock, settings=settings, recorder=recorder)
+    tokens, recorder = tokens or TokenIndex(clock), MemoryRecorder()
+    gateway = Gateway(
+        tokens, clock=clock, settings=settings, recorder=recorder, key=key, journal=journal
+    )
+    if journal is not None:
+        journal.lines = gateway.sessions.restore(journal.lines)
     rig = Rig(gateway, tokens, f"http://127.0.0.1:{port}", recorder, home)
     try:
         with anyio.fail_after(60):
@@ -270,6 +542,12 @@ async def _open_rig(settings: GatewaySettings | None = None) -> AsyncGenerator[R
 def open_rig() -> OpenRig:
     """Give the way to open a gateway; cancel scopes do not live across fixtures."""
     return _open_rig
+
+
+@pytest.fixture
+def make_journal() -> Callable[[], MemoryJournal]:
+    """Give the way to make a journal of sessions."""
+    return MemoryJournal
 
 
 @pytest.fixture

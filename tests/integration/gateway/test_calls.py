@@ -81,7 +81,7 @@ async def test_death_of_the_instance_is_told(open_rig: OpenRig) -> None:
         answers: list[dict[str, object]] = []
 
         async def hold() -> None:
-            async with rig.http(rig.token("treasury")) as http:
+            async with rig.session(rig.token("treasury")) as http:
                 answers.append(failure_of(await http.post(URL, json=call("hold"))))
 
         async with anyio.create_task_group() as group:
@@ -109,7 +109,7 @@ async def test_hang_up_of_a_modern_caller_cancels(
         instance = await rig.start()
         rig.publish("treasury", instance)
         body, headers = modern_request("tools/call", {"name": "hold"})
-        async with rig.http(rig.token("treasury")) as http:
+        async with rig.session(rig.token("treasury")) as http:
             async with anyio.create_task_group() as group:
                 group.start_soon(lambda: http.post(URL, json=body, headers=headers))
                 await until((instance.directory / "held").exists)
@@ -125,7 +125,7 @@ async def test_call_has_a_deadline(open_rig: OpenRig) -> None:
     async with open_rig(GatewaySettings(call_seconds=0.3)) as rig:
         instance = await rig.start()
         rig.publish("treasury", instance)
-        async with rig.http(rig.token("treasury")) as http:
+        async with rig.session(rig.token("treasury")) as http:
             assert failure_of(await http.post(URL, json=call("hold")))["code"] == "upstream.timeout"
             await until((instance.directory / "cancelled").exists)
             assert result_of(await http.post(URL, json=call("echo")))
@@ -139,7 +139,7 @@ async def test_revocation_cuts_a_running_call(open_rig: OpenRig) -> None:
         statuses: dict[str, int] = {}
 
         async def slow(name: str, token: str) -> None:
-            async with rig.http(token) as http:
+            async with rig.session(token) as http:
                 response = await http.post(URL, json=call("slow", seconds=1, word="w"))
                 statuses[name] = response.status_code
 
@@ -156,7 +156,7 @@ async def test_expiry_cuts_a_running_call(open_rig: OpenRig) -> None:
     """A call does not outlive its caller's token."""
     async with open_rig() as rig:
         rig.publish("treasury", await rig.start())
-        async with rig.http(rig.token("treasury", ttl=0.4)) as http:
+        async with rig.session(rig.token("treasury", ttl=1)) as http:
             assert (await http.post(URL, json=call("hold"))).status_code == 401
         assert rig.recorder.records[-1].code == "token.expired"
 
@@ -169,7 +169,7 @@ async def test_drain_waits_for_calls(open_rig: OpenRig) -> None:
         words: list[str] = []
 
         async def slow(word: str) -> None:
-            async with rig.http(rig.token("treasury")) as http:
+            async with rig.session(rig.token("treasury")) as http:
                 result = result_of(await http.post(URL, json=call("slow", seconds=1, word=word)))
                 (block,) = cast("list[dict[str, str]]", result["content"])
                 words.append(block["text"])
@@ -194,7 +194,7 @@ async def test_call_waits_for_an_instance_on_its_way(open_rig: OpenRig) -> None:
         first.stop()
         rig.gateway.lose(WORKLOAD, first.process.pid, "killed")
         second = await rig.start()
-        async with rig.http(rig.token("treasury")) as http, anyio.create_task_group() as group:
+        async with rig.session(rig.token("treasury")) as http, anyio.create_task_group() as group:
             answers: list[dict[str, object]] = []
 
             async def echo() -> None:
@@ -217,7 +217,7 @@ async def test_waiting_is_bounded(open_rig: OpenRig) -> None:
         instance = await rig.start("legacy.py", "legacy")
         rig.publish("treasury", instance)
         rig.publish("treasury", None, waits=True)
-        async with rig.http(rig.token("treasury")) as http:
+        async with rig.session(rig.token("treasury")) as http:
             answers: list[dict[str, object]] = []
 
             async def echo() -> None:
@@ -239,7 +239,7 @@ async def test_waiting_call_is_decided_again(open_rig: OpenRig) -> None:
         rig.publish("treasury", instance)
         rig.publish("treasury", None, waits=True)
         answers: list[httpx2.Response] = []
-        async with rig.http(rig.token("treasury")) as http, anyio.create_task_group() as group:
+        async with rig.session(rig.token("treasury")) as http, anyio.create_task_group() as group:
 
             async def echo() -> None:
                 answers.append(await http.post(URL, json=call("echo")))
@@ -255,7 +255,7 @@ async def test_role_without_tools_yet(open_rig: OpenRig) -> None:
     """Before the first attestation lists and calls are unavailable, and opening works."""
     async with open_rig() as rig:
         rig.publish("treasury", None)
-        async with rig.http(rig.token("treasury")) as http:
+        async with rig.session(rig.token("treasury")) as http:
             listed = {"jsonrpc": "2.0", "id": 7, "method": "tools/list"}
             error = cast("dict[str, object]", (await http.post(URL, json=listed)).json()["error"])
             assert error["code"] == -31001
@@ -269,7 +269,7 @@ async def test_odd_servers_do_no_harm(open_rig: OpenRig, tool: str) -> None:
     async with open_rig() as rig:
         instance = await rig.start("legacy.py", "legacy")
         rig.publish("treasury", instance)
-        async with rig.http(rig.token("treasury")) as http:
+        async with rig.session(rig.token("treasury")) as http:
             for _ in range(3):
                 text = json.dumps(result_of(await http.post(URL, json=call(tool))))
                 assert "not yours" not in text
@@ -285,7 +285,7 @@ async def test_unusable_answer_ends_the_call(open_rig: OpenRig) -> None:
     """An answer that is no JSON fails its call at once instead of letting it wait."""
     async with open_rig() as rig:
         rig.publish("treasury", await rig.start("legacy.py", "legacy"))
-        async with rig.http(rig.token("treasury")) as http:
+        async with rig.session(rig.token("treasury")) as http:
             assert result_of(await http.post(URL, json=call("echo")))
             assert failure_of(await http.post(URL, json=call("nan")))["code"] == "upstream.protocol"
 
@@ -295,7 +295,7 @@ async def test_large_numbers_keep_their_value(open_rig: OpenRig) -> None:
     async with open_rig() as rig:
         instance = await rig.start("legacy.py", "legacy")
         rig.publish("treasury", instance)
-        async with rig.http(rig.token("treasury")) as http:
+        async with rig.session(rig.token("treasury")) as http:
             result = result_of(await http.post(URL, json=call("big", amount=2**77 + 3)))
             assert result["structuredContent"] == {"wei": 2**80 + 1}
         assert f'"amount":{2**77 + 3}' in (instance.directory / "received").read_text()
@@ -311,18 +311,18 @@ async def test_server_that_does_not_read(open_rig: OpenRig) -> None:
         codes: list[object] = []
 
         async def send() -> None:
-            async with rig.http(rig.token("treasury")) as http:
+            async with rig.session(rig.token("treasury")) as http:
                 response = await http.post(URL, json=call("echo", text="x" * 1_500_000))
                 codes.append(failure_of(response)["code"])
 
         async with anyio.create_task_group() as group:
             for _ in range(3):
                 group.start_soon(send)
-            async with rig.http(rig.token("monitoring")) as http:
+            async with rig.session(rig.token("monitoring"), "monitoring") as http:
                 assert result_of(await http.post("/monitoring/mcp", json=call("echo")))
         assert codes == ["upstream.timeout"] * 3
         stopped.process.send_signal(signal.SIGCONT)
-        async with rig.http(rig.token("treasury")) as http:
+        async with rig.session(rig.token("treasury")) as http:
             with anyio.fail_after(10):
                 while "isError" in result_of(await http.post(URL, json=call("echo"))):
                     pass
@@ -335,10 +335,10 @@ async def test_open_requests_of_a_token_are_bounded(open_rig: OpenRig) -> None:
         token = rig.token("treasury")
 
         async def hold() -> None:
-            async with rig.http(token) as http:
+            async with rig.session(token) as http:
                 _ = await http.post(URL, json=call("hold"))
 
-        async with rig.http(token) as http, rig.http(rig.token("treasury")) as other:
+        async with rig.session(token) as http, rig.session(rig.token("treasury")) as other:
             async with anyio.create_task_group() as group:
                 for _ in range(3):
                     group.start_soon(hold)
@@ -389,7 +389,7 @@ async def test_held_bodies_of_a_token_are_bounded(open_rig: OpenRig) -> None:
         token, answers = rig.token("treasury"), list[int]()
 
         async def send(tool: str) -> None:
-            async with rig.http(token) as http:
+            async with rig.session(token) as http:
                 response = await http.post(URL, json=call(tool, text="x" * 100_000))
                 answers.append(response.status_code)
 
@@ -427,7 +427,7 @@ async def test_a_waiting_call_keeps_nothing_of_its_body(open_rig: OpenRig) -> No
 
         async def hold() -> None:
             headers = {"content-type": "application/json"}
-            async with rig.http(rig.token("treasury")) as http:
+            async with rig.session(rig.token("treasury")) as http:
                 _ = await http.post(URL, content=body(), headers=headers)
 
         kept = peak = 0
@@ -473,7 +473,7 @@ async def test_change_of_tools_is_told(open_rig: OpenRig) -> None:
         rig.publish("treasury", await rig.start("legacy.py", "legacy"))
         told: list[WorkloadName] = []
         rig.gateway.on_tools_changed = told.append
-        async with rig.http(rig.token("treasury")) as http:
+        async with rig.session(rig.token("treasury")) as http:
             _ = await http.post(URL, json=call("changed"))
         assert told == [WORKLOAD]
 
@@ -487,7 +487,7 @@ async def test_next_gateway_takes_over(open_rig: OpenRig) -> None:
             await channel.send(jsonrpc.encode(jsonrpc.request_body("old-1", "tools/call", params)))
             os.write(os.open(instance.directory / "in", os.O_WRONLY), b'{"half": ')
         rig.publish("treasury", instance)
-        async with rig.http(rig.token("treasury")) as http:
+        async with rig.session(rig.token("treasury")) as http:
             for number in range(5):
                 assert str(number) in repr(
                     result_of(await http.post(URL, json=call("echo", n=number)))
@@ -501,7 +501,7 @@ async def test_unreachable_process_is_not_ready(open_rig: OpenRig) -> None:
         for name in ("in", "out"):
             (instance.directory / name).unlink()
         rig.publish("treasury", instance)
-        async with rig.http(rig.token("treasury")) as http:
+        async with rig.session(rig.token("treasury")) as http:
             assert (await http.get("/ready")).status_code == 503
             told = failure_of(await http.post(URL, json=call("echo")))
             assert told["code"] == "upstream.unavailable"
@@ -511,7 +511,7 @@ async def test_shutdown_answers_what_is_in_flight(open_rig: OpenRig) -> None:
     """A gateway that ends answers its running calls in bounded time."""
     answers: list[dict[str, object]] = []
     settings = GatewaySettings(shutdown_seconds=0.3)
-    async with open_rig(settings) as rig, rig.http(rig.token("treasury")) as http:
+    async with open_rig(settings) as rig, rig.session(rig.token("treasury")) as http:
         rig.publish("treasury", await rig.start())
 
         async def hold() -> None:

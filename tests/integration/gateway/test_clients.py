@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, cast
 import anyio
 import pytest
 from mcp.shared.exceptions import MCPError
+from mcp_types import ElicitResult
 
 from orchestrator.gateway.settings import GatewaySettings
+from orchestrator.model.rules import RolePolicy
 
 if TYPE_CHECKING:
     from integration.gateway.conftest import OpenRig
-    from mcp_types import CallToolResult
+    from mcp_types import CallToolResult, ElicitRequestParams, LoggingMessageNotificationParams
 
     from orchestrator.model.snapshot import Era
 
@@ -47,7 +49,7 @@ async def test_client_lists_and_calls(open_rig: OpenRig, mode: str, era: str) ->
                 assert capabilities is not None
                 assert capabilities.tools is not None
                 assert capabilities.resources is None
-                assert not capabilities.tools.list_changed
+                assert capabilities.tools.list_changed
 
 
 @pytest.mark.parametrize(("mode", "era"), PAIRS)
@@ -176,13 +178,66 @@ async def test_legacy_client_survives_a_restart_of_the_instance(open_rig: OpenRi
             assert said(await client.call_tool("echo", {"again": 1})) == '{"again": 1}'
 
 
-async def test_capability_that_is_not_relayed_is_told(open_rig: OpenRig) -> None:
-    """A tool that asks its caller for input ends as an error that names what is missing."""
+ASKED = {"asks": ("elicitation", "sampling", "roots")}
+
+
+@pytest.mark.parametrize(("mode", "era"), PAIRS)
+async def test_questions_reach_the_person_behind_the_client(
+    open_rig: OpenRig, mode: str, era: str
+) -> None:
+    """A server's question in the middle of a call is answered by the client's own callback."""
+    asked: list[str] = []
+
+    async def elicit(_: object, params: ElicitRequestParams) -> ElicitResult:
+        asked.append(params.message)
+        return ElicitResult(action="accept", content={"color": "green"})
+
+    async with open_rig() as rig:
+        policy = RolePolicy.model_validate(ASKED)
+        rig.publish("treasury", await rig.start(era=cast("Era", era)), policy=policy)
+        async with rig.client(
+            "treasury", rig.token("treasury"), mode, elicitation_callback=elicit
+        ) as client:
+            for _ in range(2):
+                assert said(await client.call_tool("elicit", {})) == "green"
+    assert asked == ["Which color?"] * 2
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_the_role_may_not_ask_is_told(open_rig: OpenRig, mode: str) -> None:
+    """A server whose role may ask nothing is told so by what its caller declares."""
+
+    async def elicit(_: object, __: object) -> ElicitResult:
+        raise AssertionError("nobody may be asked")
+
     async with open_rig() as rig:
         rig.publish("treasury", await rig.start())
-        async with rig.client("treasury", rig.token("treasury"), "2026-07-28") as client:
-            result = await client.call_tool("ask", {})
-        assert result.is_error
-        told = cast("dict[str, object]", result.structured_content)
-        assert told["category"] == "not_available"
-        assert json.loads(said(result)) == told
+        async with rig.client(
+            "treasury", rig.token("treasury"), mode, elicitation_callback=elicit
+        ) as client:
+            result = await client.call_tool("elicit", {})
+            assert said(result) == "nobody to ask"
+
+
+@pytest.mark.parametrize(("mode", "era"), PAIRS)
+async def test_progress_and_logs_reach_the_client(open_rig: OpenRig, mode: str, era: str) -> None:
+    """What a tool tells on its way arrives at the client's callbacks, in its order."""
+    told: list[float] = []
+    logged: list[object] = []
+
+    async def progress(now: float, _: float | None, __: str | None) -> None:
+        told.append(now)
+
+    async def log(params: LoggingMessageNotificationParams) -> None:
+        logged.append(params.data)
+
+    async with open_rig() as rig:
+        rig.publish("treasury", await rig.start(era=cast("Era", era)))
+        async with rig.client(
+            "treasury", rig.token("treasury"), mode, logging_callback=log
+        ) as client:
+            meta = {"io.modelcontextprotocol/logLevel": "info"}
+            result = await client.call_tool("tell", {}, progress_callback=progress, meta=meta)
+            assert said(result) == "told"
+    assert told == [0.25, 0.5]
+    assert logged == ["half of it"]

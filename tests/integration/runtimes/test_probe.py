@@ -76,7 +76,7 @@ async def test_a_server_of_the_older_era(directory: Path, stdio: Starter, era: E
 async def test_modern_does_not_fall_back(directory: Path, stdio: Starter) -> None:
     """A server that must be modern and is not is an error with the server's reason."""
     _ = stdio("stdio_legacy.py")
-    with pytest.raises(UpstreamProtocolError, match="-32601 Method not found"):
+    with pytest.raises(EraRefusedError, match="-32601 Method not found"):
         _ = await run_probe(directory, "modern")
 
 
@@ -373,6 +373,84 @@ async def test_a_refused_handshake(directory: Path) -> None:
                 assert len(str(caught.value)) < 300
     finally:
         script.close()
+
+
+async def test_another_revision_of_the_newer_era(directory: Path) -> None:
+    """A server that knows server/discover and not our revision refuses the era."""
+    script = Script(directory)
+    try:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+
+                async def serve() -> None:
+                    discovered = {**DISCOVERED, "supportedVersions": ["2030-01-01"]}
+                    script.result(await script.next(), discovered)
+
+                _ = tasks.start_soon(serve)
+                with pytest.raises(EraRefusedError, match="does not speak"):
+                    _ = await run_probe(directory, "modern")
+    finally:
+        script.close()
+
+
+async def test_what_a_server_may_ask_is_declared(directory: Path) -> None:
+    """A legacy server hears of exactly the capabilities that let it ask what it may."""
+    script = Script(directory)
+    opened = {"protocolVersion": "2025-11-25", "capabilities": NOTHING, "serverInfo": NOTHING}
+    found: list[JsonObject] = []
+    try:
+        with anyio.fail_after(10), Channel(directory) as channel:
+            async with anyio.create_task_group() as tasks:
+
+                async def serve() -> None:
+                    found.append(await script.next())
+                    script.result(found[0], opened)
+
+                _ = tasks.start_soon(serve)
+                _ = await probe(channel, "legacy", prefix=PREFIX, asks=("elicitation", "sampling"))
+    finally:
+        script.close()
+    params = found[0]["params"]
+    assert isinstance(params, dict)
+    assert params["capabilities"] == {"elicitation": {"form": {}, "url": {}}, "sampling": {}}
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_claims_are_cut_to_what_is_relayed(directory: Path, era: EraChoice) -> None:
+    """Of its capabilities only known ones with their flags are kept, of its instructions a part."""
+    script = Script(directory)
+    claimed: dict[str, object] = {
+        "resources": {"listChanged": True, "subscribe": 1, "deep": NONE},
+        "prompts": {"listChanged": True},
+        "logging": NOTHING,
+        "completions": 7,
+        "tasks": {"list": {}},
+        "experimental": {"x": NOTHING},
+    }
+    said: dict[str, object] = {"capabilities": claimed, "instructions": "x" * 20_000}
+    answers: dict[str, dict[str, object]] = {
+        "legacy": {"protocolVersion": "2025-11-25", "serverInfo": NOTHING, **said},
+        "modern": {**DISCOVERED, **said},
+    }
+    told: list[Attested] = []
+    try:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+
+                async def serve() -> None:
+                    script.result(await script.next(), answers[era])
+
+                _ = tasks.start_soon(serve)
+                told.append(await run_probe(directory, era))
+    finally:
+        script.close()
+    (found,) = told
+    assert found.capabilities == {
+        "resources": {"listChanged": True},
+        "prompts": {"listChanged": True},
+        "logging": {},
+    }
+    assert len(found.instructions) == 16_384
 
 
 async def test_what_a_server_nests_or_repeats_harms_nobody(directory: Path) -> None:

@@ -74,6 +74,41 @@ def test_all_is_well_in_few_lines() -> None:
     assert len(render(body(READY))) == 4
 
 
+def process(**fields: object) -> Object:
+    """Make the status of a further process."""
+    ready = {"state": "ready", "detail": "", "era": "modern", "owner": "", "pid": 4712}
+    return {**ready, **fields}
+
+
+def test_spares_and_lanes_stand_below_the_table() -> None:
+    """Who stands by is told with what is wrong with it; lanes are told with whose they are."""
+    failing: Object = {"state": "backoff", "detail": "it ended", "pid": None}
+    shown = [f"legacy of bob{number}" for number in range(7)]
+    roles: tuple[Object, ...] = (
+        {**READY, "instances": "per-role", "spare": process(), "lanes": [process()]},
+        {**READY, "role": "b", "spare": process(**failing)},
+        {
+            **READY,
+            "role": "c",
+            "instances": "per-agent",
+            "spare": None,
+            "lanes": [
+                process(owner="alice", **failing),
+                *(process(owner=f"bob{number}", era="legacy") for number in range(8)),
+            ],
+        },
+        {**READY, "role": "d", "instances": "per-session", "lanes": [process(owner="0f")]},
+    )
+    assert render(body(*roles))[7:] == [
+        "",
+        "reader: spare ready, pid 4712",
+        "reader: 1 lane: modern",
+        "b: spare backoff (it ended)",
+        f"c: 9 lanes: modern of alice backoff (it ended); {'; '.join(shown)}; and 1 more",
+        "d: 1 lane: modern of session 0f",
+    ]
+
+
 @pytest.mark.parametrize(
     ("detail", "told"), [("", "starting"), ("127.0.0.1:8700 cannot be bound", "cannot be bound")]
 )

@@ -212,6 +212,24 @@ def test_a_server_without_bands_is_cut(root: Path) -> None:
     assert wanted.bootstraps == {}
 
 
+def test_what_a_role_says_of_its_processes_and_calls(root: Path) -> None:
+    """Who shares, who stands by and what calls may do is part of the spec; usually it is little."""
+    (root / "roles/servers").mkdir(parents=True)
+    _ = (root / "roles/servers/plain.yaml").write_text(SERVER + "asks: [elicitation]\n")
+    role = ROLE + "limits: {concurrency: 3}\nresources: [plain://a]\n"
+    _ = (root / "roles/hand.yaml").write_text(role.replace("NAME", "hand") + "standby: 1\n")
+    own = role.replace("NAME", "own") + "instances: per-agent\n"
+    _ = (root / "roles/own.yaml").write_text(own)
+    checked = check_project(root, None, ())
+    hand, own_spec = spec_of(checked, "hand"), spec_of(checked, "own")
+    assert (hand.sharing, hand.standby) == ("per-role", 1)
+    assert (own_spec.sharing, own_spec.standby) == ("per-agent", 0)
+    assert hand.policy == own_spec.policy
+    assert hand.policy.limits.concurrency == 3
+    assert (hand.policy.resources, hand.policy.prompts) == (("plain://a",), ())
+    assert hand.policy.asks == ("elicitation",)
+
+
 OTHER_SERVER = """
 server: other
 description: A server whose mode counts from the first band on.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.control.plan import Action, Remove, Replace, Start, changes, plan
+from orchestrator.control.plan import Action, Remove, Replace, Start, Update, changes, plan
 from orchestrator.model.names import RoleName
 from orchestrator.model.workload import WorkloadSpec
 
@@ -18,6 +18,9 @@ FIELDS = st.fixed_dictionaries(
         "server": st.sampled_from(["shop", "bank"]),
         "mode": st.sampled_from(["agent", "owner"]),
         "env": st.dictionaries(st.sampled_from(["A", "B"]), st.sampled_from(["1", "2"])),
+        "policy": st.sampled_from(
+            [{}, {"limits": {"concurrency": 1}}, {"asks": ("roots",)}, {"resources": "all"}]
+        ),
         "generation": st.integers(1, 5),
     }
 )
@@ -40,6 +43,8 @@ def apply(current: Specs, actions: tuple[Action, ...]) -> dict[RoleName, Workloa
             case Start(role, spec) | Replace(role, spec, _):
                 generation = after[role].generation + 1 if role in after else 1
                 after[role] = spec.model_copy(update={"generation": generation})
+            case Update(role, spec):
+                after[role] = after[role].model_copy(update={"policy": spec.policy})
             case Remove(role):
                 del after[role]
     return after
@@ -85,8 +90,26 @@ def test_changes_are_named(make_spec: MakeSpec) -> None:
     assert plan({reader: new}, {reader: old}) == (Replace(reader, new, ("bands", "mode", "env")),)
 
 
+def test_a_policy_alone_needs_no_other_process(make_spec: MakeSpec) -> None:
+    """What calls may do is updated; what the server may ask needs a process that was told."""
+    reader, old = RoleName("reader"), make_spec(generation=7)
+    strict = make_spec(policy={"limits": {"calls_per_minute": 5}})
+    asking = make_spec(policy={"limits": {"calls_per_minute": 5}, "asks": ("roots",)})
+    moved = make_spec(policy={"prompts": "all"}, directory="/")
+    assert plan({reader: strict}, {reader: old}) == (Update(reader, strict),)
+    assert plan({reader: asking}, {reader: strict}) == (Replace(reader, asking, ("asks",)),)
+    assert changes(old, asking) == ("asks", "policy")
+    assert changes(old, moved) == ("directory", "policy")
+    assert plan({reader: moved}, {reader: old})[0].verb == "replace"
+
+
+def test_which_process_it_is_does_not_count(make_spec: MakeSpec) -> None:
+    """The spec of a lane is that of its generation."""
+    assert changes(make_spec(), make_spec(part="l", generation=3)) == ()
+
+
 def test_every_field_but_the_generation_counts(make_spec: MakeSpec) -> None:
-    """No field of a spec can change without a replacement."""
+    """No field of a spec but its policy can change without a replacement."""
     other: dict[str, object] = {
         "role": "writer",
         "server": "bank",
@@ -103,7 +126,10 @@ def test_every_field_but_the_generation_counts(make_spec: MakeSpec) -> None:
         "restart": {"give_up_after": 3},
         "probe": {"misses": 9},
         "stop": {"grace": "1s"},
+        "sharing": "per-agent",
+        "standby": 1,
+        "http": {"listen": "port", "path": "/mcp"},
     }
-    assert other.keys() == WorkloadSpec.model_fields.keys() - {"generation"}
+    assert other.keys() == WorkloadSpec.model_fields.keys() - {"generation", "part", "policy"}
     for name, value in other.items():
         assert changes(make_spec(), make_spec(**{name: value})) == (name,)

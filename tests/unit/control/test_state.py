@@ -26,6 +26,9 @@ RECORD = ProcessRecord(
     era="modern",
     protocol_version="2026-07-28",
     server_info={"name": "shop", "version": "1"},
+    capabilities={"tools": {"listChanged": True}, "logging": {}},
+    instructions="Look before you pay.",
+    owner="alice@example.com",
     restarts=3,
 )
 
@@ -52,6 +55,16 @@ def test_everything_reads_back(path: Path, make_spec: MakeSpec) -> None:
         restart={"backoff": "10ms", "give_up_after": 3},
         probe={"startup": "1h30m", "misses": 1},
         stop={"drain": "0s"},
+        sharing="per-session",
+        standby=1,
+        policy={
+            "limits": {"calls_per_minute": 7, "queue_patience": "1h30m"},
+            "tools": {"order_goods": {"arguments": {"properties": {"n": {"const": 1.5}}}}},
+            "sums": ({"tool": "order_goods", "argument": "a.b", "window": "24h", "max": "0.10"},),
+            "resources": "all",
+            "prompts": ("hello",),
+            "asks": ("elicitation", "roots"),
+        },
     )
     bootstrap = BootstrapSpec.model_validate(
         {
@@ -70,6 +83,7 @@ def test_everything_reads_back(path: Path, make_spec: MakeSpec) -> None:
         bootstraps={ServerName("shop"): bootstrap},
         bootstrapped={ServerName("shop"): "1"},
         eras={ServerName("shop"): "modern"},
+        unspoken={ServerName("shop"): ("legacy",)},
     )
     file.keep_role(READER, spec)
     file.keep_process(spec.name, RECORD)
@@ -90,6 +104,42 @@ def test_roles_and_processes_are_forgotten(path: Path, make_spec: MakeSpec) -> N
     assert path.stat().st_ino == before
     file.drop_role(READER)
     assert read_state(path) == ControlState()
+
+
+def test_some_are_forgotten_without_a_write(path: Path, make_spec: MakeSpec) -> None:
+    """The end of a process that comes and goes often is written down with the next change."""
+    file, spec = StateFile(path), make_spec()
+    file.keep_process(spec.name, RECORD)
+    before = path.stat().st_ino
+    file.forget_process(spec.name)
+    assert (file.state.processes, path.stat().st_ino) == ({}, before)
+    file.update(revision=1)
+    assert read_state(path).processes == {}
+
+
+def test_only_what_is_wanted_is_kept(path: Path) -> None:
+    """Records of processes that belong to nothing any more go; without one nothing is written."""
+    file = StateFile(path)
+    one, two = WorkloadName("reader.shop.g1"), WorkloadName("reader.shop.g1.l")
+    file.keep_process(one, RECORD)
+    file.keep_process(two, RECORD, eras={ServerName("shop"): "modern"})
+    assert read_state(path).eras == {"shop": "modern"}
+    file.keep_only({two, WorkloadName("other.shop.g1")})
+    assert read_state(path).processes.keys() == {two}
+    before = path.stat().st_ino
+    file.keep_only({two})
+    assert path.stat().st_ino == before
+
+
+def test_eras_are_forgotten_together(path: Path) -> None:
+    """What a server spoke and what it did not is one piece of knowledge."""
+    file, shop, bank = StateFile(path), ServerName("shop"), ServerName("bank")
+    file.update(eras={shop: "modern", bank: "legacy"}, unspoken={shop: ("legacy",)})
+    file.forget_eras(shop)
+    assert (read_state(path).eras, read_state(path).unspoken) == ({bank: "legacy"}, {})
+    before = path.stat().st_ino
+    file.forget_eras(shop)
+    assert path.stat().st_ino == before
 
 
 @pytest.mark.parametrize(

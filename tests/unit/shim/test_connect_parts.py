@@ -10,7 +10,7 @@ from mcp.shared.inbound import mcp_param_headers, x_mcp_header_map
 from orchestrator.errors import InvalidParamsError, SettingsError
 from orchestrator.model.base import JsonObject
 from orchestrator.protocol import mcp
-from orchestrator.shim.headers import HeaderWriter
+from orchestrator.protocol.header_writer import HeaderWriter
 from orchestrator.shim.post import Endpoint
 
 SCHEMA: JsonObject = {

@@ -1,4 +1,4 @@
-"""The HTTP headers of a message that came without any, over stdio.
+"""The HTTP headers of messages that come without any, one after the other, without I/O.
 
 Source: MCP 2026-07-28, Streamable HTTP, standard and custom headers.
 """

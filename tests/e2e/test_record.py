@@ -1,0 +1,62 @@
+"""The record of a whole project: what happened is in it, in order, and nothing that is secret."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from typing import TYPE_CHECKING, cast
+
+import httpx2
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Object, Project
+
+CANARY = "canary-91b4-record"
+
+
+def lines(project: Project, *words: str) -> list[Object]:
+    """Read the record as a program does."""
+    text = project.agents("calls", *words, "--json").stdout
+    return [cast("Object", json.loads(line)) for line in text.splitlines()]
+
+
+async def test_who_called_what_can_be_told_afterwards(running: Project) -> None:
+    """Calls, refusals and intents are there by agent and tool, over a crash of the daemon too."""
+    async with running.client("treasury") as client:
+        price = await client.call_tool("get_price", {"symbol": "ETH"})
+        assert not price.is_error
+        _ = await client.call_tool("get_price", {"symbol": CANARY})
+    refused = httpx2.post(running.url("treasury"), headers={"authorization": f"Bearer {CANARY}"})
+    assert refused.status_code == 401
+
+    told = lines(running, "treasury")
+    asked = [line for line in told if line.get("tool") == "get_price"]
+    arguments = hashlib.sha256(b'{"symbol":"ETH"}').hexdigest()
+    assert asked[0]["arguments_sha256"] == arguments
+    assert (asked[0]["outcome"], asked[0]["class"]) == ("ok", "READ")
+    assert asked[0]["pid"] == running.pid("treasury")
+    assert told[-1]["code"] == "token.unknown"
+    assert told[-1]["request"] == refused.headers["x-request-id"]
+    assert "get_price" in running.agents("calls", "treasury", "-n", "5").stdout
+
+    os.kill(running.daemon_pid(), 9)
+    running.wait(lambda: running.agents("status", check=None).returncode == 0)
+    async with running.client("monitoring") as client:
+        _ = await client.list_tools()
+    every = lines(running, "-n", "1000")
+    assert [line["seq"] for line in every] == list(range(1, len(every) + 1))
+    assert [line["event"] for line in every].count("start") == 2
+    assert every[-1]["role"] == "monitoring"
+
+    _ = running.agents("down")
+    assert lines(running)[-1]["event"] == "stop"
+    directory = running.state / "audit"
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    for path in directory.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        content = path.read_bytes()
+        assert CANARY.encode() not in content
+        for role in ("monitoring", "treasury", "executor"):
+            assert running.token(role).encode() not in content

@@ -1,0 +1,58 @@
+"""A process that is killed while it writes loses nothing that it was told to be on disk."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, cast
+
+from orchestrator.journal import Journal, segments
+
+PROGRAM = """
+import asyncio, os, random, sys
+from pathlib import Path
+from orchestrator.journal import Journal
+
+async def write(journal, numbers):
+    for number in numbers:
+        length = random.choice((10, 500, 5_000, 100_000, 1_000_000))
+        journal.append(b"%d " % number + b"x" * length)
+        await journal.durable()
+        os.write(1, b"%d\\n" % number)
+
+async def main():
+    journal = Journal(Path(sys.argv[1]), segment_bytes=4_000_000)
+    numbers = iter(range(len(journal.load()) + 1, 10**9))
+    await asyncio.gather(*(write(journal, numbers) for _ in range(4)))
+
+asyncio.run(main())
+"""
+KILLS = 8
+
+
+def test_a_killed_writer_loses_no_durable_line(home: Path) -> None:
+    """After each of many kills the journal opens, without a hole, up to the last durable line."""
+    chance = random.Random(4711)  # noqa: S311 - when to kill is no secret
+    durable, torn = 0, 0
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(home / "j")], stdout=subprocess.PIPE
+        )
+        told = cast("IO[bytes]", process.stdout)
+        for _ in range(chance.randrange(1, 60)):
+            durable = max(durable, int(told.readline()))
+        process.kill()
+        # What it told before it died counts, too.
+        durable = max(durable, *map(int, told.read().split()), 0)
+        told.close()
+        _ = process.wait(10)
+
+        journal = Journal(home / "j")
+        torn += journal.torn_bytes
+        found = [int(line.split()[0]) for line in journal.load()]
+        journal.close()
+        assert found == list(range(1, len(found) + 1))
+        assert len(found) >= durable
+    aside = sum(path.stat().st_size for path in (home / "j").glob("*.torn"))
+    assert aside >= torn
+    assert len(segments(home / "j")) > 1
