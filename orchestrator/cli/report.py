@@ -50,8 +50,10 @@ def report_unexpected(error: Exception) -> int:
     """Tell an error that nobody expected, by its kind only: its text may hold anything."""
     if isinstance(error, OSError) and error.strerror:
         name = cast("object", error.filename)
-        note(f"agents: {name}: {error.strerror}" if name else f"agents: {error.strerror}")
-        return AgentsError.exit_code
-    note(f"agents: unexpected {type(error).__name__}; this is a mistake in Bandmaster")
-    note("Set AGENTS_DEBUG=1 to see where it happened, and please report it.")
-    return AgentsError.exit_code
+        return report(AgentsError(f"{name}: {error.strerror}" if name else error.strerror))
+    return report(
+        AgentsError(
+            f"unexpected {type(error).__name__}; this is a mistake in Bandmaster",
+            hint="Set AGENTS_DEBUG=1 to see where it happened, and please report it.",
+        )
+    )

@@ -19,7 +19,7 @@ from orchestrator.errors import FileProblem
 from orchestrator.model.desired import BOOTSTRAP_ROLE
 from orchestrator.model.names import BandName, SecretName
 from orchestrator.model.role import Role
-from orchestrator.model.server import Bands, Bootstrap, Server
+from orchestrator.model.server import Bands, Bootstrap, Launch, Server
 
 # A role's name is part of its instance's, its log's and its home's.
 _TAKEN: Final = frozenset({BOOTSTRAP_ROLE, "agentsd", "engine"})
@@ -166,10 +166,12 @@ def _check_launch(server: Server, document: Document) -> Iterator[FileProblem]:
                     loc, "Bandmaster sets this variable itself", "remove it", at_key=True
                 )
     yield from _plain_variables(launch.env, document, ("launch", "env"))
-    yield from _placeholders(launch.env, document, ("launch", "env"), OF_AN_INSTANCE)
+    yield from _check_transport(launch, document)
+    known = (*OF_AN_INSTANCE, launch.listen) if launch.transport == "http" else OF_AN_INSTANCE
+    yield from _placeholders(launch.env, document, ("launch", "env"), known)
     for index, word in enumerate(launch.command):
         loc = ("launch", "command", index)
-        yield from _unknown_words(word, document, loc, OF_AN_INSTANCE)
+        yield from _unknown_words(word, document, loc, known)
         option = _OPTION.fullmatch(word)
         if looks_random(word) or (option and is_secret_name(option[1].replace("-", "_"))):
             yield document.problem(
@@ -180,6 +182,24 @@ def _check_launch(server: Server, document: Document) -> Iterator[FileProblem]:
     if launch.directory is not None:
         yield from _unknown_words(
             launch.directory, document, ("launch", "directory"), OF_AN_INSTANCE
+        )
+
+
+def _check_transport(launch: Launch, document: Document) -> Iterator[FileProblem]:
+    if launch.transport == "stdio":
+        for key in ("listen", "path"):
+            if ("launch", key) in document.keys:
+                yield document.problem(
+                    ("launch", key), "is of a server that speaks HTTP",
+                    "add `transport: http`, or remove this line", at_key=True,
+                )  # fmt: skip
+        return
+    word = f"{{{launch.listen}}}"
+    if not any(word in text for text in (*launch.command, *launch.env.values())):
+        yield document.problem(
+            ("launch", "transport"),
+            "nothing tells the server where to listen",
+            f"put {word} into its command or env",
         )
 
 

@@ -20,6 +20,7 @@ from orchestrator.model.base import Json, Model
 from orchestrator.model.names import (
     AGENT_PATTERN,
     ENVIRONMENT_PATTERN,
+    HTTP_PATH_PATTERN,
     SLUG_PATTERN,
     TOOL_PATTERN,
 )
@@ -32,6 +33,7 @@ _PATTERNS: Final = {
     SLUG_PATTERN: "a name is up to 32 of a-z, 0-9 and -, and begins with a letter",
     ENVIRONMENT_PATTERN: "a variable's name is up to 64 of A-Z, 0-9 and _",
     TOOL_PATTERN: "a tool's name is up to 128 of A-Z, a-z, 0-9, _, ., / and -",
+    HTTP_PATH_PATTERN: "a path begins with / and is up to 256 of A-Z, a-z, 0-9, ., _, ~, / and -",
     AGENT_PATTERN: "an agent's name is up to 64 of A-Z, a-z, 0-9, _, ., @ and -",
 }
 _KINDS: Final = {

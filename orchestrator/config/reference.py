@@ -22,7 +22,9 @@ before anything starts. A mistake is told with file, line and column, and nothin
 - Nobody but you and root may be able to write these files and their directories.
 - A duration is numbers with units: `250ms`, `30s`, `1h30m`, `90d`.
 - `{python}`, `{project}`, `{state}` and `{role}` are filled in inside `launch.command`,
-  `launch.directory` and every `env`; a bootstrap knows all but `{role}`.
+  `launch.directory` and every `env`; a bootstrap knows all but `{role}`. A server with
+  `transport: http` is told where to listen by `{socket}` or `{port}` in its `launch.command` or
+  `launch.env`.
 - A secret is never in a file. Under `secrets:` stands where it is kept: `env:NAME` (the
   environment, then `.env`), `dotenv:/absolute/file#NAME`, or `file:/absolute/path`. A path may
   begin with `{state}/` or `{project}/`. The file must have mode 0600.

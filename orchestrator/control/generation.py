@@ -12,6 +12,7 @@ from orchestrator.control.keeper import ENGINE_POLL_SECONDS, Keeper
 from orchestrator.control.lanes import Lanes, left_lanes
 from orchestrator.control.pins import Held, Live
 from orchestrator.control.release import release, tell
+from orchestrator.control.report import report_process, report_role
 from orchestrator.control.services import Services
 from orchestrator.control.state import ControlState
 from orchestrator.errors import RuntimeUnavailableError
@@ -135,13 +136,14 @@ class Generation:
     def status(self, url: str) -> RoleStatus:
         """Tell where the role stands."""
         spares = [one.keeper for one in self._members if one is not self._serving]
-        status = self.serving.status(url).model_copy(
+        clock = self._services.clock
+        status = report_role(self.serving, clock, url).model_copy(
             update={
                 "restarts": sum(member.keeper.restarts for member in self._members),
-                "spare": spares[0].process_status() if spares else None,
+                "spare": report_process(spares[0], clock) if spares else None,
                 "lanes": tuple(
                     sorted(
-                        (keeper.process_status() for keeper in self._lanes.keepers()),
+                        (report_process(keeper, clock) for keeper in self._lanes.keepers()),
                         key=lambda lane: lane.workload,
                     )
                 ),
@@ -165,7 +167,8 @@ class Generation:
 
     def unwant(self, owner: str) -> None:
         """End the processes of an owner who needs none any more."""
-        self._lanes.unwant(owner)
+        if owner:
+            self._lanes.unwant(owner)
 
     async def settled(self) -> None:
         """Wait until the process that serves is in a state that stays."""

@@ -30,9 +30,8 @@ from orchestrator.errors import (
     WorkloadNotReadyError,
 )
 from orchestrator.model.base import JsonObject
-from orchestrator.model.names import SecretName
+from orchestrator.model.names import SecretName, ToolName
 from orchestrator.model.snapshot import Era, TargetRef
-from orchestrator.model.status import ProcessStatus, RoleStatus
 from orchestrator.model.workload import EngineState, Phase, WorkloadSpec
 from orchestrator.runtimes.base import Process
 from orchestrator.runtimes.identity import is_alive
@@ -157,9 +156,19 @@ class Keeper:
         return self._services.state.state.eras.get(self.spec.server)
 
     @property
+    def missing(self) -> tuple[ToolName, ...]:
+        """Promised tools that the server does not show."""
+        return self._attested.missing
+
+    @property
     def ready_since(self) -> float | None:
         """Monotonic seconds since when the process has been ready."""
         return self._ready_since
+
+    @property
+    def retry_at(self) -> float | None:
+        """Monotonic seconds at which the next start is tried."""
+        return self._retry_at
 
     def ref(self) -> TargetRef | None:
         """Tell how the gateway reaches the process, None while it may take no calls."""
@@ -178,51 +187,6 @@ class Keeper:
             owner=self.owner,
             address=process.address,
         )
-
-    def status(self, url: str) -> RoleStatus:
-        """Tell where the role stands whose serving process this is."""
-        now = self._services.clock.monotonic()
-        return RoleStatus(
-            role=self.spec.role,
-            state=self.phase,
-            detail=self.detail,
-            hint=self.hint,
-            settled=self.is_settled,
-            server=self.spec.server,
-            bands=self.spec.bands,
-            mode=self.spec.mode,
-            tools=(
-                tuple(str(tool["name"]) for tool in self._attested.tools) if self.is_ready else ()
-            ),
-            missing=self._attested.missing if self.is_ready else (),
-            pid=self.process.pid if self.process else None,
-            generation=self.spec.generation,
-            restarts=self.restarts,
-            uptime_seconds=self._uptime(now),
-            retry_in_seconds=(
-                round(max(0.0, self._retry_at - now), 3) if self._retry_at is not None else None
-            ),
-            instances=self.spec.sharing,
-            url=url,
-        )
-
-    def process_status(self) -> ProcessStatus:
-        """Tell where a further process of a role stands."""
-        return ProcessStatus(
-            workload=self.spec.name,
-            state=self.phase,
-            detail=self.detail,
-            era=self.era or "",
-            owner=self.owner,
-            pid=self.process.pid if self.process else None,
-            restarts=self.restarts,
-            uptime_seconds=self._uptime(self._services.clock.monotonic()),
-        )
-
-    def _uptime(self, now: float) -> float | None:
-        if not self.is_ready or self._ready_since is None:
-            return None
-        return round(now - self._ready_since, 3)
 
     async def settled(self) -> None:
         """Wait until the state is one that stays."""

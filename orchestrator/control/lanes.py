@@ -126,15 +126,12 @@ class Lanes:
 
     def unwant(self, owner: str) -> None:
         """End the lanes of an owner who needs none any more."""
-        for key in [key for key in self._lanes if key[1] == owner]:
-            self._end(key)
+        self._end(*(key for key in self._lanes if key[1] == owner))
 
     def close(self) -> None:
         """End all, and begin none any more."""
         self._closed = True
-        self._no_room.clear()
-        for key in list(self._lanes):
-            self._end(key)
+        self._end(*self._lanes)
 
     async def gone(self) -> None:
         """Wait until the processes of all lanes that were ended are gone."""
@@ -180,17 +177,17 @@ class Lanes:
         if era not in known:
             state.update(unspoken={**state.state.unspoken, server: (*known, era)})
 
-    def _end(self, key: Key) -> None:
-        """Route nobody to a lane any more; its own task does the rest."""
-        lane = self._lanes.pop(key, None)
-        if lane is None:
-            return
-        lane.keeper.withdraw()
-        self._services.state.forget_process(lane.keeper.spec.name)
-        self._ending[key] = lane
-        lane.over.set()
-        self._no_room.clear()
-        self._changed()
+    def _end(self, *keys: Key) -> None:
+        """Route nobody to these lanes any more; their own tasks do the rest."""
+        ended = [(key, lane) for key in keys if (lane := self._lanes.pop(key, None)) is not None]
+        for key, lane in ended:
+            lane.keeper.withdraw()
+            self._services.state.forget_process(lane.keeper.spec.name)
+            self._ending[key] = lane
+            lane.over.set()
+        if ended:
+            self._no_room.clear()
+            self._changed()
 
     async def _live(self, key: Key, lane: Lane, predecessor: Lane | None) -> None:
         """Keep a lane from its beginning to its end; what runs outlives a cancellation."""

@@ -82,8 +82,7 @@ class Reconciler:
 
     def note_tools_changed(self, workload: WorkloadName) -> None:
         """Take the news that a live server says its tools changed."""
-        keeper = self._keeper_of(workload)
-        if keeper is not None:
+        for keeper in self._keepers_of(workload):
             keeper.note_tools_changed()
 
     def note_wanted(self, role: RoleName, era: Era, owner: str) -> None:
@@ -301,14 +300,14 @@ class Reconciler:
                 await anyio.sleep(ENGINE_SECONDS)
 
     def _hand_over(self, end: WorkloadExit) -> None:
-        keeper = self._keeper_of(end.name)
-        if keeper is not None:
+        for keeper in self._keepers_of(end.name):
             keeper.note_exit(end.pid, end.code)
         self._bootstraps.note_exit(end)
 
-    def _keeper_of(self, workload: WorkloadName) -> Keeper | None:
-        found = (slot.keeper_of(workload) for slot in self._slots.values())
-        return next((keeper for keeper in found if keeper is not None), None)
+    def _keepers_of(self, workload: WorkloadName) -> list[Keeper]:
+        """Find who keeps a workload; a lane that ends may have a successor that waits for that."""
+        keepers = (keeper for slot in self._slots.values() for keeper in slot.keepers())
+        return [keeper for keeper in keepers if keeper.spec.name == workload]
 
     def _trouble(self, detail: str) -> None:
         if detail != self._engine_trouble:

@@ -10,7 +10,7 @@ from orchestrator.control.keeper import Keeper
 from orchestrator.control.pins import Live
 from orchestrator.control.services import Services
 from orchestrator.errors import AgentsError, WorkloadNotReadyError
-from orchestrator.model.names import RoleName, WorkloadName
+from orchestrator.model.names import RoleName
 from orchestrator.model.rules import RolePolicy
 from orchestrator.model.snapshot import Era, Route
 from orchestrator.model.status import RoleStatus
@@ -27,6 +27,7 @@ class Slot:
         self._services = services
         self._group = group
         self._successor: Generation | None = None
+        self._predecessor: Generation | None = None
         self._refused = ""
         self._published: Route | None = None
         self._is_stopped = False
@@ -48,13 +49,9 @@ class Slot:
         return self._successor is None and self._current.serving.is_settled
 
     def keepers(self) -> tuple[Keeper, ...]:
-        """Tell every keeper at work."""
-        successors = () if self._successor is None else self._successor.keepers()
-        return (*self._current.keepers(), *successors)
-
-    def keeper_of(self, workload: WorkloadName) -> Keeper | None:
-        """Find the keeper of a workload."""
-        return next((one for one in self.keepers() if one.spec.name == workload), None)
+        """Tell every keeper at work, those included that only see their calls out."""
+        generations = (self._current, self._successor, self._predecessor)
+        return tuple(keeper for one in generations if one is not None for keeper in one.keepers())
 
     def status(self, url: str) -> RoleStatus:
         """Tell where the role stands."""
@@ -134,7 +131,8 @@ class Slot:
             raise problem
         self._refused = ""
         state.keep_role(self.role, spec)
-        previous, self._current = self._current, successor
+        self._predecessor = previous = self._current
+        self._current = successor
         self._successor = None
         self._publish()
         previous.withdraw()
@@ -144,6 +142,7 @@ class Slot:
         finally:
             with anyio.CancelScope(shield=True):
                 await previous.end()
+            self._predecessor = None
         if problem is not None:
             raise problem
 

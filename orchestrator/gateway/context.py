@@ -54,9 +54,9 @@ class Head:
             )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
-    """What goes back.
+    """What goes back. Not frozen, as that would be a good part of what it costs; never changed.
 
     Attributes:
         status: The HTTP status.
@@ -186,7 +186,7 @@ class Exchange:
         self._broken: AgentsError | None = None
         self.deadline = math.inf
         self.watch_at = math.inf
-        self._late: AgentsError | None = None
+        self._late: Callable[[], AgentsError] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._finishing: list[Callable[[], object]] = []
 
@@ -252,7 +252,7 @@ class Exchange:
         finally:
             self._waiting = None
 
-    def limit(self, deadline: float, error: AgentsError) -> None:
+    def limit(self, deadline: float, error: Callable[[], AgentsError]) -> None:
         """Have the request interrupted with an error at a time of the event loop's clock."""
         self.deadline = deadline
         self._late = error
@@ -263,7 +263,7 @@ class Exchange:
         One look at all open requests now and then costs far less than timers for each.
         """
         if now >= self.deadline and self._late is not None:
-            self.interrupt(self._late)
+            self.interrupt(self._late())
         if now >= self.watch_at:
             self.watch()
 

@@ -41,7 +41,7 @@ from orchestrator.protocol import jsonrpc, mcp
 # them for its own.
 _OF_THIS_HOP: Final = frozenset({mcp.HEADER_MISMATCH, mcp.UNSUPPORTED_VERSION})
 _STATE: Final = "state"
-_LATE: Final = "The instance did not answer in time"
+_ANSWERS: Final = frozenset({"inputResponses", "requestState"})
 # How long a caller may take to answer what a server asked.
 _STATE_SECONDS: Final = 3600
 _MAX_ROUNDS: Final = 12
@@ -89,6 +89,7 @@ class Relay:
         self._call_seconds = call_seconds
         self._patience = patience
         self._envelope = mcp.envelope(common.info)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, exchange: Exchange, /) -> Reply:
         """Make the request that the exchange was found to be.
@@ -100,14 +101,16 @@ class Relay:
         place = exchange.place
         if place is None or exchange.request_id is None:
             raise TargetUnavailableError("Nothing but requests goes to an instance")
-        now = asyncio.get_running_loop().time()
-        exchange.limit(now + self._call_seconds, UpstreamTimeoutError(_LATE))
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
+        exchange.limit(now + self._call_seconds, _too_late)
         if exchange.era == "modern":
             # In the legacy era a hang-up is no cancel.
             exchange.watch_at = now + self._patience
         meta = mcp.parse_meta(exchange.params)
         answered: JsonObject = {}
-        if exchange.era == "modern" and exchange.method in mcp.ASKING_METHODS:
+        if exchange.era == "modern" and not _ANSWERS.isdisjoint(exchange.params):
             parked, answered = self._read_answers(exchange)
             if parked is not None:
                 return await self._attend(exchange, parked, meta)
@@ -118,7 +121,15 @@ class Relay:
     ) -> Reply:
         """Send the request until it is answered, and not only asked about or lost."""
         for _ in range(_MAX_ROUNDS):
-            call = await self._begin(exchange, place, meta)
+            # Nothing waits on the usual way, and each wait that cannot happen costs all the same.
+            target = self._table.try_claim(exchange, place)
+            if target is None:
+                target = await self._table.claim(exchange, place)
+            exchange.target = target
+            exchange.finally_do(target.release)
+            if exchange.kind != "READ" and exchange.kind is not None:
+                await exchange.intend()
+            call = self._begin(exchange, place, target, meta)
             if call is not None:
                 return await self._attend(exchange, call, meta)
             try:
@@ -140,16 +151,17 @@ class Relay:
 
     # One request.
 
-    async def _begin(self, exchange: Exchange, place: Place, meta: JsonObject) -> OpenCall | None:
-        """Claim an instance and make durable what has to be.
+    def _begin(
+        self, exchange: Exchange, place: Place, target: Target, meta: JsonObject
+    ) -> OpenCall | None:
+        """Look for the last time whether the call may be made.
 
         Returns:
             The call, if it may outlive its request and so has been made already.
+
+        Raises:
+            AgentsError: Something ended the request meanwhile.
         """
-        target = exchange.target = await self._table.claim(exchange, place)
-        exchange.finally_do(target.release)
-        if exchange.kind != "READ" and exchange.kind is not None:
-            await exchange.intend()
         # From here to the connection nothing waits: what ended the token until now ends the call
         # unsent.
         exchange.require_whole()
@@ -199,15 +211,15 @@ class Relay:
     def _write(
         self, exchange: Exchange, place: Place, target: Target, meta: JsonObject, caller: Caller
     ) -> Outgoing:
-        envelope = self._envelope
+        stamp: JsonObject = {mcp.REQUEST_ID_KEY: exchange.id}
         if target.ref.era == "modern":
-            envelope = dict(envelope)
-            envelope[mcp.CLIENT_CAPABILITIES_KEY] = _capabilities(exchange, meta, place)
+            stamp |= self._envelope
+            if place.route.policy.asks:
+                stamp[mcp.CLIENT_CAPABILITIES_KEY] = _capabilities(exchange, meta, place)
             if exchange.session is not None and "logging" in place.capabilities:
-                envelope[mcp.LOG_LEVEL_KEY] = exchange.session.level or "info"
-        params = mcp.upstream_params(
-            exchange.method, exchange.params, meta, target.ref.era, envelope, exchange.id
-        )
+                stamp[mcp.LOG_LEVEL_KEY] = exchange.session.level or "info"
+        era = target.ref.era
+        params = mcp.upstream_params(exchange.method, exchange.params, meta, era, stamp)
         headers = ()
         if exchange.call is not None and (tool := place.tools.get(exchange.call.name)) is not None:
             headers = tool.headers
@@ -371,6 +383,10 @@ def _capabilities(exchange: Exchange, meta: JsonObject, place: Place) -> JsonObj
     session = exchange.session
     declared = meta.get(mcp.CLIENT_CAPABILITIES_KEY) if session is None else session.capabilities
     return mcp.cut_capabilities(declared, asks)
+
+
+def _too_late() -> AgentsError:
+    return UpstreamTimeoutError("The instance did not answer in time")
 
 
 def _may_repeat(exchange: Exchange) -> bool:

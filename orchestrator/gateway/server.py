@@ -29,11 +29,13 @@ from orchestrator.gateway.settings import Common, GatewaySettings
 from orchestrator.gateway.table import Place, Table
 from orchestrator.gateway.target import Target
 from orchestrator.gateway.upstream.base import Upstream
+from orchestrator.gateway.upstream.http import HttpUpstream
 from orchestrator.gateway.upstream.stdio import StdioUpstream, Wire
 from orchestrator.model.base import JsonObject
 from orchestrator.model.names import RoleName, WorkloadName
 from orchestrator.model.snapshot import Era, Pulse, Route, Snapshot, TargetRef
 from orchestrator.runtimes.channel import Channel
+from orchestrator.runtimes.probe import declared
 from orchestrator.tokens.verify import TokenIndex
 
 # Until uvicorn cancels what is left; by then the gateway has ended it with an answer.
@@ -183,15 +185,27 @@ class Gateway:
     def _open_target(self, ref: TargetRef, route: Route) -> Target:
         if self._group is None:
             raise TargetUnavailableError("The gateway is not open")
-        target = Target(ref, route.role, self._connect(ref, route.role), self._common)
+        target = Target(ref, route.role, self._connect(ref, route), self._common)
         self._group.start_soon(target.run, name=f"target {ref.workload}")
         return target
 
-    def _connect(self, ref: TargetRef, role: RoleName) -> Upstream:
+    def _connect(self, ref: TargetRef, route: Route) -> Upstream:
         def broadcast(method: str, params: JsonObject) -> None:
-            self._broadcast(ref, role, method, params)
+            self._broadcast(ref, route.role, method, params)
 
-        return StdioUpstream(self._open_wire(ref), self._common.boot, self._common.clock, broadcast)
+        common = self._common
+        if ref.address:
+            return HttpUpstream(
+                ref.address,
+                ref.era,
+                ref.protocol_version,
+                common.info,
+                declared(route.policy.asks),
+                common.boot,
+                common.clock,
+                broadcast,
+            )
+        return StdioUpstream(self._open_wire(ref), common.boot, common.clock, broadcast)
 
     def _broadcast(self, ref: TargetRef, role: RoleName, method: str, params: JsonObject) -> None:
         """Take what an instance says to nobody in particular."""

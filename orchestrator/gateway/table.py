@@ -12,7 +12,7 @@ from orchestrator.errors import (
     UnknownToolError,
 )
 from orchestrator.gateway.log import get_log
-from orchestrator.gateway.target import Target
+from orchestrator.gateway.target import State, Target
 from orchestrator.model.base import JsonObject
 from orchestrator.model.names import RoleName, ToolName, WorkloadName
 from orchestrator.model.server import ToolClass
@@ -272,6 +272,22 @@ class Table:
         if place is not None and place.is_known:
             return place
         return await self._await_place(role, wait)
+
+    def try_claim(self, exchange: "Exchange", decided: Place) -> Target | None:
+        """Claim the target for a request if nothing has changed and there is one now."""
+        place = self._places.get(exchange.role)
+        if place is None or place is not decided:
+            return None
+        target = place.target
+        if (
+            target is None
+            or target.state is not State.OPEN
+            or target.ref.era != exchange.era
+            or place.route.sharing != "per-role"
+        ):
+            return None
+        target.claim()
+        return target
 
     async def claim(self, exchange: "Exchange", decided: Place) -> Target:
         """Claim the target for a request, waiting a moment if it is on its way.

@@ -80,8 +80,9 @@ class Role(Model):
         env: Plain variables for the instance; never a secret.
         secrets: Variables whose values are resolved at launch.
         restart: How a crashed instance comes back.
-        instances: Who may share a process of the server: all agents of the role, only the calls
-            of one agent, or only those of one session.
+        instances: Who may share a process of the server: all agents of the role, the calls of one
+            agent, or those of one session. Up to 32 agents or sessions have one at a time, and
+            what it keeps in files they share all the same.
         standby: Warm spares; 1 keeps a second process ready that takes over at once.
         limits: How much may happen: rates, concurrency, waiting calls.
         tools: How single tools of its bands are narrowed.

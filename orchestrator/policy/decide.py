@@ -19,7 +19,7 @@ from orchestrator.model.server import ToolClass
 from orchestrator.policy.rates import Buckets, Rate, rate_of
 from orchestrator.policy.resources import Prompts, Resources
 from orchestrator.policy.revision import revision_of
-from orchestrator.policy.sums import Bound, Excess, bounds_of, read_amount
+from orchestrator.policy.sums import Bound, Excess, Needs, bounds_of, read_amount
 from orchestrator.policy.tighten import tighten
 from orchestrator.protocol.schema import require_constrained
 
@@ -165,7 +165,7 @@ class CompiledPolicy:
         """Tell whether anything is added up over calls of a tool."""
         return tool in self._bounds
 
-    def needs(self, tool: ToolName, arguments: JsonObject | None) -> "list[tuple[Bound, Decimal]]":
+    def needs(self, tool: ToolName, arguments: JsonObject | None) -> Needs:
         """Tell what a call would add to the sums.
 
         Raises:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import final
 
+from typing_extensions import override
+
 from orchestrator.model.rules import Limits
 
 
@@ -53,6 +55,10 @@ class Gate:
         self._waiting = 0
         # By agent, whose turn is next first; of each agent by tool, the oldest first.
         self._queues: dict[str, dict[str, dict[int, Ticket]]] = {}
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Gate {self._inside} inside, {self._waiting} waiting>"
 
     def set_limits(self, limits: Limits) -> None:
         """Go by other limits, from now on."""

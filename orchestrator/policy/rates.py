@@ -50,6 +50,10 @@ class Buckets:
         """Begin with full buckets."""
         self._full_at: dict[Bucket, float] = {}
 
+    def __len__(self) -> int:
+        """Tell how many are kept."""
+        return len(self._full_at)
+
     def take(
         self, wanted: Sequence[tuple[Bucket, Rate]], now: float
     ) -> tuple[Bucket, float] | None:
@@ -66,6 +70,10 @@ class Buckets:
         worst: tuple[Bucket, float] | None = None
         for name, rate in wanted:
             wait = full_at.get(name, now) - now - rate.depth
+            if wait > rate.interval:
+                # By an earlier, slower rate it is emptier than empty.
+                full_at[name] = now + rate.depth + rate.interval
+                wait = rate.interval
             if wait > 0 and (worst is None or wait > worst[1]):
                 worst = name, wait
         if worst is not None:

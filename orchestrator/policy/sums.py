@@ -21,6 +21,8 @@ _ZERO: Final = Decimal(0)
 
 # What is added up: an argument of a tool of a role.
 Account: TypeAlias = tuple[RoleName, ToolName, str]
+# Every bound of a tool, with what a call would add to it.
+Needs: TypeAlias = "Sequence[tuple[Bound, Decimal]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Ledger:
         self._accounts: dict[Account, dict[int, tuple[Decimal, int]]] = {}
 
     def reserve(
-        self, role: RoleName, tool: ToolName, needs: Sequence[tuple[Bound, Decimal]], now_ms: int
+        self, role: RoleName, tool: ToolName, needs: Needs, now_ms: int
     ) -> tuple[Entry, ...] | Excess:
         """Count a call, or tell what it would be too much for; then nothing is counted.
 

@@ -31,7 +31,10 @@ _ONLY_DIGITS = bytes(ord("0") if ord("0") <= byte <= ord("9") else 0 for byte in
 _LONG_NUMBER = b"0" * 19
 
 
-@dataclass(frozen=True, slots=True)
+# Messages are not frozen, as that would be a good part of what they cost; nobody changes one.
+
+
+@dataclass(slots=True)
 class Request:
     """A call that is owed an answer."""
 
@@ -40,7 +43,7 @@ class Request:
     params: JsonObject
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Notification:
     """A message that is owed none."""
 
@@ -48,7 +51,7 @@ class Notification:
     params: JsonObject
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
     """An answer; exactly one of `result` and `error` is set."""
 

@@ -137,9 +137,9 @@ LOG_LEVELS: Final = (
 LIST_TTL_MS: Final = 5_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ToolCall:
-    """The parameters of `tools/call` that decisions are made by.
+    """The parameters of `tools/call` that decisions are made by; never changed.
 
     Attributes:
         name: The tool.
@@ -195,8 +195,8 @@ def check_envelope(params: JsonObject) -> Json:
             f"params._meta must be an object with the keys {VERSION_KEY} "
             f"and {CLIENT_CAPABILITIES_KEY}"
         )
-    missing = [key for key in (VERSION_KEY, CLIENT_CAPABILITIES_KEY) if key not in meta]
-    if missing:
+    if VERSION_KEY not in meta or CLIENT_CAPABILITIES_KEY not in meta:
+        missing = [key for key in (VERSION_KEY, CLIENT_CAPABILITIES_KEY) if key not in meta]
         raise InvalidParamsError(f"params._meta lacks {', '.join(missing)}")
     if not isinstance(meta[CLIENT_CAPABILITIES_KEY], dict):
         raise InvalidParamsError(f"{CLIENT_CAPABILITIES_KEY} must be an object")
@@ -288,8 +288,7 @@ def upstream_params(
     params: JsonObject,
     meta: JsonObject,
     era: Era,
-    envelope: JsonObject,
-    request_id: str,
+    stamp: JsonObject,
 ) -> JsonObject:
     """Write the parameters of a request as an instance of this era gets them.
 
@@ -298,15 +297,12 @@ def upstream_params(
         params: The caller's parameters.
         meta: The caller's `_meta`.
         era: The era of the instance.
-        envelope: What a modern request describes itself with.
-        request_id: The gateway's id of the request; it goes along in `_meta`.
+        stamp: What the gateway itself puts into `_meta`.
     """
     passed = {key: value for key, value in meta.items() if key not in _OF_THIS_HOP}
-    passed[REQUEST_ID_KEY] = request_id
-    if era == "modern":
-        passed |= envelope
-    else:
+    if era == "legacy":
         _ = passed.pop(LOG_LEVEL_KEY, None)
+    passed |= stamp
     known = KNOWN_PARAMETERS.get(method, ())
     written: JsonObject = {key: params[key] for key in known if params.get(key) is not None}
     written["_meta"] = passed

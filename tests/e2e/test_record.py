@@ -28,6 +28,9 @@ async def test_who_called_what_can_be_told_afterwards(running: Project) -> None:
         price = await client.call_tool("get_price", {"symbol": "ETH"})
         assert not price.is_error
         _ = await client.call_tool("get_price", {"symbol": CANARY})
+        address = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+        buying = {"address": address, "chain": "ethereum", "fiatAmount": "50"}
+        assert not (await client.call_tool("prepare_onramp", buying)).is_error
     refused = httpx2.post(running.url("treasury"), headers={"authorization": f"Bearer {CANARY}"})
     assert refused.status_code == 401
 
@@ -37,6 +40,9 @@ async def test_who_called_what_can_be_told_afterwards(running: Project) -> None:
     assert asked[0]["arguments_sha256"] == arguments
     assert (asked[0]["outcome"], asked[0]["class"]) == ("ok", "READ")
     assert asked[0]["pid"] == running.pid("treasury")
+    intent, outcome = [line for line in told if line.get("tool") == "prepare_onramp"]
+    assert (intent["event"], intent["class"], outcome["event"]) == ("intent", "WRITE", "outcome")
+    assert intent["request"] == outcome["request"]
     assert told[-1]["code"] == "token.unknown"
     assert told[-1]["request"] == refused.headers["x-request-id"]
     assert "get_price" in running.agents("calls", "treasury", "-n", "5").stdout

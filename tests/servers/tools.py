@@ -53,7 +53,7 @@ def say(text: str) -> types.CallToolResult:
     return types.CallToolResult(content=[types.TextContent(type="text", text=text)])
 
 
-async def call_tool(  # noqa: PLR0911 - one case a tool
+async def call_tool(  # noqa: C901, PLR0911 - one case a tool
     ctx: ServerRequestContext, params: types.CallToolRequestParams
 ) -> types.CallToolResult | types.InputRequiredResult:
     """Run a tool."""
@@ -93,7 +93,9 @@ async def call_tool(  # noqa: PLR0911 - one case a tool
             return await elicit(ctx, params)
         case "tell":
             await ctx.session.report_progress(0.25)
-            await ctx.session.send_log_message("info", "half of it", related_request_id=request_id)
+            log = types.LoggingMessageNotificationParams(level="info", data="half of it")
+            note = types.LoggingMessageNotification(params=log)
+            await ctx.session.send_notification(note, related_request_id=request_id)
             await ctx.session.report_progress(0.5)
             return say("told")
         case _:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Final, final
 
 from orchestrator.errors import HeaderMismatchError, MalformedMessageError, TooManyCallsError
-from orchestrator.gateway.context import Exchange, Handler, Reply
+from orchestrator.gateway.context import Exchange, Handler, Head, Reply
 from orchestrator.gateway.replies import refuse_http
 from orchestrator.model.snapshot import Era
 from orchestrator.protocol import headers, jsonrpc, mcp
@@ -15,6 +15,10 @@ _METHODS: Final[Mapping[Era, tuple[str, ...]]] = {
     "legacy": ("POST", "GET", "DELETE"),
     "modern": ("POST",),
 }
+_LEGACY: Final = frozenset({b"", *(version.encode() for version in mcp.LEGACY_HEADERS)})
+_USUAL_ACCEPTS: Final = frozenset(
+    {b"application/json, text/event-stream", b"application/json,text/event-stream"}
+)
 _STREAM: Final = b"text/event-stream"
 _ACCEPTED: Final = Reply(202)
 
@@ -32,6 +36,8 @@ class Parse:
         """
         self._max_body_bytes = max_body_bytes
         self._max_held_bytes = max_held_bytes
+        self._small_bytes = max_held_bytes // 1024
+        self._long = len(str(max_body_bytes))
 
     async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
         """Pass everything on that is understood; modern notifications end here.
@@ -48,43 +54,29 @@ class Parse:
 
         A call may wait for long behind this filter, so its body must not stay in the frame there.
         """
-        version = exchange.head.values.get(b"mcp-protocol-version", b"").decode("latin-1")
+        head = exchange.head
+        version = head.values.get(b"mcp-protocol-version", b"")
         # As the header says, and nothing else: a modern body under a legacy header is legacy.
-        exchange.era = "legacy" if not version or version in mcp.LEGACY_HEADERS else "modern"
-        refusal = _check_http(exchange)
-        if refusal is not None or exchange.head.method != "POST":
-            return refusal
+        exchange.era = "legacy" if version in _LEGACY else "modern"
+        if not _is_usual(head):
+            refusal = _check_http(exchange)
+            if refusal is not None or head.method != "POST":
+                return refusal
         body = await self._read_body(exchange)
         if isinstance(body, Reply):
             return body
         # The body may have taken long, and the token may have ended meanwhile.
         exchange.require_whole()
-        jsonrpc.check_breadth(body)
+        if len(body) > jsonrpc.MAX_VALUES:  # a value takes a byte at least
+            jsonrpc.check_breadth(body)
         value = jsonrpc.decode(body)
         jsonrpc.check_depth(body, value)
-        message = exchange.message = jsonrpc.parse(value)
-        match message:
-            case jsonrpc.Notification():
-                exchange.method = message.method
-                exchange.params = message.params
-                if exchange.era == "modern":
-                    mcp.check_modern_version(version)
-                    # A modern caller cancels by hanging up, and has nothing else to tell.
-                    return _ACCEPTED
-            case jsonrpc.Response():
-                if exchange.era == "modern":
-                    raise MalformedMessageError("A response answers nothing here")
-            case jsonrpc.Request():
-                exchange.method = message.method
-                exchange.request_id = message.id
-                exchange.params = message.params
-                if exchange.era == "modern":
-                    _check_modern(exchange)
-        return None
+        return _take(exchange, jsonrpc.parse(value))
 
     async def _read_body(self, exchange: Exchange) -> bytes | Reply:
         declared = exchange.head.values.get(b"content-length", b"")
-        if declared.isdigit() and int(declared[:20]) > self._max_body_bytes:
+        is_long = len(declared) >= self._long and declared.isdigit()
+        if is_long and int(declared[:20]) > self._max_body_bytes:
             return _too_large(exchange)
         message = await exchange.receive()
         body = message.get("body", b"")
@@ -103,8 +95,38 @@ class Parse:
 
     def _hold(self, exchange: Exchange, size: int) -> None:
         exchange.held_bytes += size
+        if exchange.held_bytes <= self._small_bytes:
+            return  # as many of these as may be open are not too much together
         if sum(peer.held_bytes for peer in exchange.peers) > self._max_held_bytes:
             raise TooManyCallsError("The token's requests have too large bodies together")
+
+
+def _take(exchange: Exchange, message: jsonrpc.Message) -> Reply | None:
+    """Note what a message is, and check it by its era's rules.
+
+    Returns:
+        The reply, if the message ends here.
+    """
+    exchange.message = message
+    if isinstance(message, jsonrpc.Request):
+        exchange.method = message.method
+        exchange.request_id = message.id
+        exchange.params = message.params
+        if exchange.era == "modern":
+            _check_modern(exchange)
+        return None
+    if isinstance(message, jsonrpc.Response):
+        if exchange.era == "modern":
+            raise MalformedMessageError("A response answers nothing here")
+        return None
+    exchange.method = message.method
+    exchange.params = message.params
+    if exchange.era == "legacy":
+        return None
+    version = exchange.head.values.get(b"mcp-protocol-version", b"")
+    mcp.check_modern_version(version.decode("latin-1"))
+    # A modern caller cancels by hanging up, and has nothing else to tell.
+    return _ACCEPTED
 
 
 def _too_large(exchange: Exchange) -> Reply:
@@ -152,6 +174,17 @@ def _accepts(exchange: Exchange, kinds: Collection[bytes]) -> bool:
     if b"accept" in exchange.head.repeated:
         accept = b",".join(value for name, value in exchange.head.raw if name == b"accept")
     return any(part.partition(b";")[0].strip().lower() in kinds for part in accept.split(b","))
+
+
+def _is_usual(head: Head) -> bool:
+    """Tell whether a head is as nearly all callers write it, and needs no closer look."""
+    values = head.values
+    return (
+        head.method == "POST"
+        and not head.repeated
+        and values.get(b"content-type") == b"application/json"
+        and values.get(b"accept") in _USUAL_ACCEPTS
+    )
 
 
 def _check_modern(exchange: Exchange) -> None:

@@ -329,11 +329,12 @@ class Listening(Exchange):
         kind = headers.get(b"content-type", b"").lower()
         self.is_offered = status == _OK and kind.startswith(_EVENTS)
         if not self.is_offered:
-            self.give_up()
-            self.ended()
+            self.linger()
 
     @override
     def took_piece(self, piece: bytes) -> None:
+        if not self.is_offered:
+            return
         try:
             for data in self.stream.feed(piece):
                 message = jsonrpc.parse(jsonrpc.decode(data))

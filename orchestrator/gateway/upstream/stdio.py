@@ -135,6 +135,7 @@ class StdioUpstream:
         self._listens: dict[str, _Pending] = {}
         self._asked = 0
         self._gone: AgentsError | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._broken: asyncio.Future[None] | None = None
 
     @property
@@ -200,7 +201,9 @@ class StdioUpstream:
         request_id = f"{self._boot}-{self._count}"
         token = _exchange_token(out.params, request_id)
         self._send(jsonrpc.request_body(request_id, out.method, out.params))
-        future: asyncio.Future[jsonrpc.Response] = asyncio.get_running_loop().create_future()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        future: asyncio.Future[jsonrpc.Response] = self._loop.create_future()
         pending = _Pending(future, self._clock.monotonic(), out.caller, token)
         if out.method == "subscriptions/listen":
             self._listens[request_id] = pending

@@ -6,6 +6,7 @@ import resource
 import stat
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -25,6 +26,15 @@ T = TypeVar("T")
 def names(directory: Path) -> list[str]:
     """Tell the files of a journal."""
     return sorted(path.name for path in directory.iterdir())
+
+
+def open_files(home: Path) -> list[str]:
+    """Tell which files below a directory this process has open."""
+    found: list[str] = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that was used to look
+            found.append(str(entry.readlink()))
+    return [name for name in found if name.startswith(str(home))]
 
 
 async def test_lines_come_back_in_their_order(home: Path) -> None:
@@ -199,6 +209,24 @@ async def test_compacting_replaces_everything(home: Path) -> None:
     again = Journal(home / "j")
     assert again.load() == [b"base", b"2", b"new"]
     again.close()
+
+
+async def test_compacting_while_somebody_waits(home: Path) -> None:
+    """Who waits for a line that is being replaced is answered; twice in a row is once."""
+    journal = Journal(home / "j")
+    for turn in range(20):
+        journal.append(b"old")
+        before = journal.durable()
+        journal.compact([b"first"])
+        journal.compact([b"base %d" % turn])
+        journal.append(b"new")
+        after = journal.durable()
+        with anyio.fail_after(5):
+            await before
+            await after
+        assert journal.load() == [b"base %d" % turn, b"new"]
+    assert len(open_files(home)) <= 2
+    journal.close()
 
 
 def test_a_crash_while_compacting_counts_nothing_twice(home: Path) -> None:

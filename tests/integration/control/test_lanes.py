@@ -416,6 +416,37 @@ async def test_lanes_of_an_older_generation_are_strays(
         assert project.state().state.processes.keys() == {"reader.scripted.g2"}
 
 
+async def test_a_crash_at_any_moment(project: Project, servers: Callable[[], list[int]]) -> None:
+    """Wherever the control plane is stopped, the next run finds what is recorded, and no more."""
+    spec = project.spec(sharing="per-agent")
+    async with project.control() as control:
+        pid = await control.start(spec)
+    owners = ("alice", "bob", "carol")
+    for turn in range(8):
+        async with project.control() as control:
+            for owner in owners:
+                control.reconciler.note_wanted(READER, "legacy", owner)
+            with anyio.move_on_after(0.03 * turn):
+                await control.until(lambda: len(control.plane.routes[READER].lanes) == 3)
+            if turn % 3 == 2:
+                control.reconciler.note_unwanted(READER, "bob")
+    records = project.state().state.processes.values()
+    recorded = {record.pid for record in records} & set(servers())
+    async with project.control() as control:
+        _ = await control.until_ready()
+        await control.until(lambda: len(control.plane.routes[READER].lanes) == len(recorded) - 1)
+        assert sorted(servers()) == sorted(recorded)
+        assert control.pid() == pid
+        for owner in owners:
+            control.reconciler.note_wanted(READER, "legacy", owner)
+        for owner in owners:
+            _ = await until_lane(control, "legacy", owner)
+        assert len(servers()) == 4
+        with anyio.fail_after(10):
+            await control.reconciler.shutdown()
+        assert servers() == []
+
+
 async def test_an_adopted_era_lane(project: Project) -> None:
     """The lane of the other era is found again, too, and its era with it."""
     async with project.control() as control:

@@ -217,6 +217,31 @@ async def test_a_drain_has_an_end(project: Project) -> None:
         assert "drained reader.scripted.g1 1" in control.plane.events
 
 
+async def test_a_crash_ends_the_drain(project: Project) -> None:
+    """When the old process dies while it finishes its calls they end then, and no other comes."""
+    async with project.control() as control:
+        old = await control.start(project.spec())
+        failures: list[str] = []
+        async with anyio.create_task_group() as group:
+
+            async def call() -> None:
+                try:
+                    _ = await control.plane.call("reader", "hold", {})
+                except Exception as error:  # noqa: BLE001  which one is the test
+                    failures.append(type(error).__name__)
+
+            group.start_soon(call)
+            await control.until(lambda: any("call hold" in line for line in project.noted()))
+            group.start_soon(control.reconciler.restart, READER)
+            await control.until(lambda: "drain reader.scripted.g1" in control.plane.events)
+            os.kill(old, signal.SIGKILL)
+            with anyio.fail_after(3):  # the drain would take five seconds
+                while not failures:  # noqa: ASYNC110  as it is told by nothing else
+                    await anyio.sleep(0.01)
+        assert failures == ["TargetLostError"]
+        assert project.noted().count("start") == 2
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import anyio
 import httpx2
@@ -24,6 +24,7 @@ import pytest
 from anyio.abc import TaskStatus
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+from typing_extensions import Unpack
 
 from orchestrator.audit.record import CallRecord
 from orchestrator.clock import SystemClock
@@ -39,6 +40,11 @@ from orchestrator.tokens.record import TokenRecord
 from orchestrator.tokens.verify import TokenIndex
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mcp.client.session import ElicitationFnT, LoggingFnT
+
+    from orchestrator.model.rules import RolePolicy, Sharing
     from orchestrator.model.server import ToolClass
 
 SERVERS = Path(__file__).parents[2] / "servers"
@@ -50,6 +56,24 @@ CLASSES: dict[str, ToolClass] = {
     "change": "WRITE",
     "destroy": "DESTRUCTIVE",
 }
+
+
+class Fields(TypedDict, total=False):
+    """What a route says beside its instance."""
+
+    waits: bool
+    lanes: tuple[TargetRef, ...]
+    sharing: Sharing
+    mirrors: frozenset[Era]
+    refused: Mapping[tuple[Era, str], str]
+    policy: RolePolicy
+
+
+class Callbacks(TypedDict, total=False):
+    """What the SDK's client calls."""
+
+    elicitation_callback: ElicitationFnT
+    logging_callback: LoggingFnT
 
 
 @dataclass(slots=True)
@@ -116,6 +140,21 @@ class Instance:
         """End it."""
         self.process.kill()
         _ = self.process.wait(5)
+
+
+def spawn(script: str, directory: Path, era: Era) -> Instance:
+    """Start a server behind FIFOs."""
+    directory.mkdir()
+    ends: list[int] = []
+    for name in ("in", "out"):
+        os.mkfifo(directory / name, 0o600)
+        ends.append(os.open(directory / name, os.O_RDWR))
+    process = subprocess.Popen(
+        [sys.executable, str(SERVERS / script), str(directory)], stdin=ends[0], stdout=ends[1]
+    )
+    for end in ends:
+        os.close(end)
+    return Instance(process, directory, era)
 
 
 async def ask(channel: Channel, method: str, params: JsonObject) -> JsonObject:
@@ -221,7 +260,7 @@ class Caller:
     @property
     def session(self) -> str:
         """Its session's id."""
-        return cast("str", self.http.headers["mcp-session-id"])
+        return self.http.headers["mcp-session-id"]
 
     def write(
         self, method: str, params: JsonObject | None = None, meta: JsonObject | None = None
@@ -230,11 +269,13 @@ class Caller:
         self.count += 1
         body, headers = modern(method, params, f"c{self.count}", self.capabilities, meta)
         if self.era == "legacy":
-            given = {**(params or {}), "_meta": meta} if meta else params or {}
+            given: JsonObject = {**(params or {}), "_meta": meta} if meta else params or {}
             return jsonrpc.request_body(f"c{self.count}", method, given), {}
         return body, headers
 
-    async def post(self, body: JsonObject, headers: dict[str, str] | None = None) -> httpx2.Response:
+    async def post(
+        self, body: JsonObject, headers: dict[str, str] | None = None
+    ) -> httpx2.Response:
         """Post one message."""
         return await self.http.post(self.url, json=body, headers=headers)
 
@@ -323,30 +364,14 @@ class Rig:
         """Have the gateway shut down."""
         self.serving.cancel()
 
-    def spawn(self, script: str, era: Era) -> Instance:
-        """Start a server behind FIFOs."""
-        directory = self.home / f"i{len(self.instances)}"
-        directory.mkdir()
-        ends: list[int] = []
-        for name in ("in", "out"):
-            os.mkfifo(directory / name, 0o600)
-            ends.append(os.open(directory / name, os.O_RDWR))
-        process = subprocess.Popen(
-            [sys.executable, str(SERVERS / script), str(directory)], stdin=ends[0], stdout=ends[1]
-        )
-        for end in ends:
-            os.close(end)
-        instance = Instance(process, directory, era)
-        self.instances.append(instance)
-        return instance
-
     async def start(self, script: str = "tools.py", era: Era = "modern") -> Instance:
         """Start a server and open it."""
-        instance = self.spawn(script, era)
+        instance = spawn(script, self.home / f"i{len(self.instances)}", era)
+        self.instances.append(instance)
         await instance.handshake()
         return instance
 
-    async def talker(self, era: Era, role: str = "treasury", **more: Any) -> Instance:  # pyright: ignore[reportAny, reportExplicitAny] - fields of a route
+    async def talker(self, era: Era, role: str = "treasury", **more: Unpack[Fields]) -> Instance:
         """Start the server that plays what it is told, and route a role to it."""
         instance = await self.start("talker.py", era)
         self.publish(role, instance, **more)
@@ -359,7 +384,7 @@ class Rig:
         *,
         hide: frozenset[str] = frozenset({"hidden"}),
         generation: int = 1,
-        **more: Any,  # pyright: ignore[reportAny, reportExplicitAny] - fields of a route
+        **more: Unpack[Fields],
     ) -> None:
         """Route a role to an instance."""
         tools = () if instance is None else instance.tools
@@ -451,7 +476,11 @@ class Rig:
 
     @asynccontextmanager
     async def client(
-        self, role: str, token: str, mode: str = "auto", **callbacks: Any  # pyright: ignore[reportAny, reportExplicitAny] - the client's own
+        self,
+        role: str,
+        token: str,
+        mode: str = "auto",
+        **callbacks: Unpack[Callbacks],
     ) -> AsyncGenerator[Client]:
         """Connect the SDK's client."""
         http = httpx2.AsyncClient(
@@ -542,6 +571,22 @@ async def _open_rig(
 def open_rig() -> OpenRig:
     """Give the way to open a gateway; cancel scopes do not live across fixtures."""
     return _open_rig
+
+
+@pytest.fixture(scope="session")
+def sdk_servers() -> Generator[dict[str, Instance]]:
+    """Give one server of each era that no test harms: one gateway after the other uses them."""
+    home = Path(tempfile.mkdtemp(prefix="bm-", dir="/tmp"))
+    eras: tuple[Era, ...] = ("modern", "legacy")
+    servers = {era: spawn("tools.py", home / era, era) for era in eras}
+    try:
+        for server in servers.values():
+            anyio.run(server.handshake)
+        yield {**servers}
+    finally:
+        for server in servers.values():
+            server.stop()
+        shutil.rmtree(home)
 
 
 @pytest.fixture

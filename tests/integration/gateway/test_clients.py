@@ -14,10 +14,15 @@ from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.model.rules import RolePolicy
 
 if TYPE_CHECKING:
-    from integration.gateway.conftest import OpenRig
-    from mcp_types import CallToolResult, ElicitRequestParams, LoggingMessageNotificationParams
+    from integration.gateway.conftest import Instance, OpenRig
+    from mcp_types import (
+        CallToolResult,
+        ElicitRequestParams,
+        LoggingMessageNotificationParams,
+        RequestParamsMeta,
+    )
 
-    from orchestrator.model.snapshot import Era
+    Servers = dict[str, Instance]
 
 MODES = ["auto", "legacy", "2026-07-28"]
 PAIRS = [(mode, era) for mode in MODES for era in ("modern", "legacy")]
@@ -31,10 +36,12 @@ def said(result: CallToolResult) -> str:
 
 
 @pytest.mark.parametrize(("mode", "era"), PAIRS)
-async def test_client_lists_and_calls(open_rig: OpenRig, mode: str, era: str) -> None:
+async def test_client_lists_and_calls(
+    open_rig: OpenRig, sdk_servers: Servers, mode: str, era: str
+) -> None:
     """Every pair of eras lists the role's tools in order, and calls them."""
     async with open_rig() as rig:
-        rig.publish("treasury", await rig.start(era=cast("Era", era)))
+        rig.publish("treasury", sdk_servers[era])
         async with rig.client("treasury", rig.token("treasury"), mode) as client:
             names = [tool.name for tool in (await client.list_tools()).tools]
             assert names[:3] == ["echo", "slow", "hold"]
@@ -53,10 +60,12 @@ async def test_client_lists_and_calls(open_rig: OpenRig, mode: str, era: str) ->
 
 
 @pytest.mark.parametrize(("mode", "era"), PAIRS)
-async def test_errors_of_the_server_pass(open_rig: OpenRig, mode: str, era: str) -> None:
+async def test_errors_of_the_server_pass(
+    open_rig: OpenRig, sdk_servers: Servers, mode: str, era: str
+) -> None:
     """A tool's error result and a server's JSON-RPC error reach the agent untouched."""
     async with open_rig() as rig:
-        rig.publish("treasury", await rig.start(era=cast("Era", era)))
+        rig.publish("treasury", sdk_servers[era])
         async with rig.client("treasury", rig.token("treasury"), mode) as client:
             result = await client.call_tool("fail", {})
             assert result.is_error
@@ -72,10 +81,12 @@ async def test_errors_of_the_server_pass(open_rig: OpenRig, mode: str, era: str)
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_unknown_and_hidden_tools_look_alike(open_rig: OpenRig, mode: str) -> None:
+async def test_unknown_and_hidden_tools_look_alike(
+    open_rig: OpenRig, sdk_servers: Servers, mode: str
+) -> None:
     """A tool outside the role and a tool that never was are refused in the same words."""
     async with open_rig() as rig:
-        rig.publish("treasury", await rig.start())
+        rig.publish("treasury", sdk_servers["modern"])
         async with rig.client("treasury", rig.token("treasury"), mode) as client:
             for name in ("hidden", "absent"):
                 with pytest.raises(MCPError) as refused:
@@ -85,21 +96,25 @@ async def test_unknown_and_hidden_tools_look_alike(open_rig: OpenRig, mode: str)
 
 
 @pytest.mark.parametrize(("mode", "era"), PAIRS)
-async def test_large_result_arrives_whole(open_rig: OpenRig, mode: str, era: str) -> None:
+async def test_large_result_arrives_whole(
+    open_rig: OpenRig, sdk_servers: Servers, mode: str, era: str
+) -> None:
     """A result of 2 MB arrives whole in every mode."""
     async with open_rig() as rig:
-        rig.publish("treasury", await rig.start(era=cast("Era", era)))
+        rig.publish("treasury", sdk_servers[era])
         async with rig.client("treasury", rig.token("treasury"), mode) as client:
             result = await client.call_tool("huge", {"size": 2_000_000})
             assert len(said(result)) == 2_000_000
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_concurrent_calls_are_not_mixed_up(open_rig: OpenRig, mode: str) -> None:
+async def test_concurrent_calls_are_not_mixed_up(
+    open_rig: OpenRig, sdk_servers: Servers, mode: str
+) -> None:
     """Twenty slow calls of two roles' agents at once each get their own answer."""
     async with open_rig() as rig:
-        rig.publish("treasury", await rig.start())
-        rig.publish("monitoring", await rig.start(era="legacy"))
+        rig.publish("treasury", sdk_servers["modern"])
+        rig.publish("monitoring", sdk_servers["legacy"])
         answers: dict[str, str] = {}
 
         async def one(role: str, number: int) -> None:
@@ -118,10 +133,12 @@ async def test_concurrent_calls_are_not_mixed_up(open_rig: OpenRig, mode: str) -
 
 
 @pytest.mark.parametrize(("mode", "era"), PAIRS)
-async def test_request_id_crosses_every_hop(open_rig: OpenRig, mode: str, era: str) -> None:
+async def test_request_id_crosses_every_hop(
+    open_rig: OpenRig, sdk_servers: Servers, mode: str, era: str
+) -> None:
     """The server sees the gateway's id and the caller's trace, and no other connection's facts."""
     async with open_rig() as rig:
-        rig.publish("treasury", await rig.start(era=cast("Era", era)))
+        rig.publish("treasury", sdk_servers[era])
         async with rig.client("treasury", rig.token("treasury"), mode) as client:
             result = await client.call_tool("meta", {}, meta={"traceparent": "00-ab-cd-01"})
         seen = cast("dict[str, dict[str, object]]", json.loads(said(result)))
@@ -135,10 +152,10 @@ async def test_request_id_crosses_every_hop(open_rig: OpenRig, mode: str, era: s
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_wrong_token_is_told(open_rig: OpenRig, mode: str) -> None:
+async def test_wrong_token_is_told(open_rig: OpenRig, sdk_servers: Servers, mode: str) -> None:
     """A client with a token of another role learns that its token is not valid."""
     async with open_rig() as rig:
-        rig.publish("treasury", await rig.start())
+        rig.publish("treasury", sdk_servers["modern"])
         told = pytest.RaisesExc(MCPError, match="token is not valid here")
         with pytest.RaisesGroup(told, flatten_subgroups=True):
             async with rig.client("treasury", rig.token("monitoring"), mode) as client:
@@ -148,7 +165,7 @@ async def test_wrong_token_is_told(open_rig: OpenRig, mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 async def test_limit_is_told(open_rig: OpenRig, mode: str) -> None:
     """A client whose token has as much open as it may learns that."""
-    async with open_rig(GatewaySettings(max_open=1)) as rig:
+    async with open_rig(GatewaySettings(max_open=1, shutdown_seconds=0.1)) as rig:
         instance = await rig.start()
         rig.publish("treasury", instance)
         token = rig.token("treasury")
@@ -183,18 +200,19 @@ ASKED = {"asks": ("elicitation", "sampling", "roots")}
 
 @pytest.mark.parametrize(("mode", "era"), PAIRS)
 async def test_questions_reach_the_person_behind_the_client(
-    open_rig: OpenRig, mode: str, era: str
+    open_rig: OpenRig, sdk_servers: Servers, mode: str, era: str
 ) -> None:
     """A server's question in the middle of a call is answered by the client's own callback."""
     asked: list[str] = []
 
-    async def elicit(_: object, params: ElicitRequestParams) -> ElicitResult:
+    async def elicit(context: object, params: ElicitRequestParams) -> ElicitResult:
+        del context
         asked.append(params.message)
         return ElicitResult(action="accept", content={"color": "green"})
 
     async with open_rig() as rig:
         policy = RolePolicy.model_validate(ASKED)
-        rig.publish("treasury", await rig.start(era=cast("Era", era)), policy=policy)
+        rig.publish("treasury", sdk_servers[era], policy=policy)
         async with rig.client(
             "treasury", rig.token("treasury"), mode, elicitation_callback=elicit
         ) as client:
@@ -204,14 +222,17 @@ async def test_questions_reach_the_person_behind_the_client(
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_what_the_role_may_not_ask_is_told(open_rig: OpenRig, mode: str) -> None:
+async def test_what_the_role_may_not_ask_is_told(
+    open_rig: OpenRig, sdk_servers: Servers, mode: str
+) -> None:
     """A server whose role may ask nothing is told so by what its caller declares."""
 
-    async def elicit(_: object, __: object) -> ElicitResult:
+    async def elicit(context: object, params: object) -> ElicitResult:
+        del context, params
         raise AssertionError("nobody may be asked")
 
     async with open_rig() as rig:
-        rig.publish("treasury", await rig.start())
+        rig.publish("treasury", sdk_servers["modern"])
         async with rig.client(
             "treasury", rig.token("treasury"), mode, elicitation_callback=elicit
         ) as client:
@@ -220,24 +241,27 @@ async def test_what_the_role_may_not_ask_is_told(open_rig: OpenRig, mode: str) -
 
 
 @pytest.mark.parametrize(("mode", "era"), PAIRS)
-async def test_progress_and_logs_reach_the_client(open_rig: OpenRig, mode: str, era: str) -> None:
+async def test_progress_and_logs_reach_the_client(
+    open_rig: OpenRig, sdk_servers: Servers, mode: str, era: str
+) -> None:
     """What a tool tells on its way arrives at the client's callbacks, in its order."""
     told: list[float] = []
     logged: list[object] = []
 
-    async def progress(now: float, _: float | None, __: str | None) -> None:
-        told.append(now)
+    async def note(progress: float, total: float | None, message: str | None) -> None:
+        del total, message
+        told.append(progress)
 
     async def log(params: LoggingMessageNotificationParams) -> None:
-        logged.append(params.data)
+        logged.append(cast("object", params.data))
 
     async with open_rig() as rig:
-        rig.publish("treasury", await rig.start(era=cast("Era", era)))
+        rig.publish("treasury", sdk_servers[era])
         async with rig.client(
             "treasury", rig.token("treasury"), mode, logging_callback=log
         ) as client:
-            meta = {"io.modelcontextprotocol/logLevel": "info"}
-            result = await client.call_tool("tell", {}, progress_callback=progress, meta=meta)
+            meta: RequestParamsMeta = {"io.modelcontextprotocol/logLevel": "info"}
+            result = await client.call_tool("tell", {}, progress_callback=note, meta=meta)
             assert said(result) == "told"
     assert told == [0.25, 0.5]
     assert logged == ["half of it"]

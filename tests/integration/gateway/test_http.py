@@ -148,8 +148,8 @@ async def test_names_are_checked(open_rig: OpenRig) -> None:
     settings = GatewaySettings(hosts=("Gate.example",), origins=("https://ui.example",))
     async with open_rig(settings) as rig:
         await ready(rig)
-        port = rig.base.rpartition(":")[2]
-        async with rig.http(rig.token("treasury")) as http:
+        port = rig.port
+        async with rig.session(rig.token("treasury")) as http:
 
             async def status(**headers: str) -> int:
                 return (await http.post(URL, json=legacy("ping"), headers=headers)).status_code
@@ -172,10 +172,19 @@ async def test_http_form_is_checked(open_rig: OpenRig) -> None:
     """Methods, content types, accepted types and sizes have their statuses."""
     async with open_rig(GatewaySettings(max_body_bytes=1000)) as rig:
         await ready(rig)
-        async with rig.http(rig.token("treasury")) as http:
-            for method in ("GET", "DELETE", "PUT", "OPTIONS"):
+        async with rig.session(rig.token("treasury")) as http:
+            for method in ("PUT", "OPTIONS", "HEAD"):
                 response = await http.request(method, URL)
+                assert (response.status_code, response.headers["allow"]) == (
+                    405,
+                    "POST, GET, DELETE",
+                )
+            for method in ("GET", "DELETE", "PUT"):
+                headers = {"mcp-protocol-version": "2026-07-28"}
+                response = await http.request(method, URL, headers=headers)
                 assert (response.status_code, response.headers["allow"]) == (405, "POST")
+            response = await http.get(URL, headers={"accept": "application/json"})
+            assert response.status_code == 406
 
             async def status(content: bytes = b"", **more: str) -> int:
                 body = content or json.dumps(legacy("ping")).encode()
@@ -215,16 +224,18 @@ async def test_legacy_table(open_rig: OpenRig, version: str | None) -> None:
         async with rig.http(rig.token("treasury"), **extra) as http:
             post = http.post
             opened = await post(URL, json=legacy("initialize", OPENING))
-            assert "mcp-session-id" not in opened.headers
             assert result_of(opened) == {
                 "protocolVersion": "2025-06-18",
-                "capabilities": {"tools": {}},
+                "capabilities": {"tools": {"listChanged": True}, "logging": {}},
                 "serverInfo": {"name": "bandmaster", "version": "0"},
             }
+            http.headers["mcp-session-id"] = opened.headers["mcp-session-id"]
             unknown = {**OPENING, "protocolVersion": "1999-01-01"}
             answer = result_of(await post(URL, json=legacy("initialize", unknown)))
             assert answer["protocolVersion"] == "2025-11-25"
-            assert error_of(await post(URL, json=legacy("initialize")))["code"] == -32602
+            response = await post(URL, json=legacy("initialize"))
+            assert error_of(response)["code"] == -32602
+            assert "mcp-session-id" not in response.headers
 
             note = {"jsonrpc": "2.0", "method": "notifications/initialized"}
             noted = await post(URL, json=note)
@@ -236,10 +247,18 @@ async def test_legacy_table(open_rig: OpenRig, version: str | None) -> None:
             assert set(listed) == {"tools"}
             called = result_of(await post(URL, json=legacy("tools/call", {"name": "echo"}, "é")))
             assert "resultType" not in called
-            for method in ("server/discover", "resources/list", "logging/setLevel", "nonsense"):
+            for method in (
+                "server/discover",
+                "subscriptions/listen",
+                "resources/list",
+                "prompts/list",
+                "tasks/list",
+                "nonsense",
+            ):
                 response = await post(URL, json=legacy(method))
                 assert response.status_code == 200, method
                 assert error_of(response)["code"] == -32601
+            assert error_of(await post(URL, json=legacy("logging/setLevel")))["code"] == -32602
             for params in ({}, {"name": 1}, {"name": "echo", "arguments": "x"}, {"name": "x" * 9}):
                 response = await post(URL, json=legacy("tools/call", params))
                 assert response.status_code == 200
@@ -318,7 +337,7 @@ async def test_modern_table(  # noqa: PLR0915 - one row after the other
             assert found == {
                 "resultType": "complete",
                 "supportedVersions": ["2026-07-28"],
-                "capabilities": {"tools": {}},
+                "capabilities": {"tools": {"listChanged": True}},
                 "ttlMs": 5000,
                 "cacheScope": "private",
                 "_meta": info,
@@ -378,7 +397,7 @@ async def test_modern_table(  # noqa: PLR0915 - one row after the other
             response = await post(legacy("tools/list"), headers)
             assert (response.status_code, error_of(response)["code"]) == (400, -32602)
 
-            for method in ("initialize", "ping", "resources/list", "subscriptions/listen", "x"):
+            for method in ("initialize", "ping", "resources/list", "logging/setLevel", "x"):
                 response = await post(*modern_request(method))
                 assert response.status_code == 404, method
                 assert error_of(response)["code"] == -32601
@@ -399,7 +418,7 @@ async def test_policy_reads_the_body(open_rig: OpenRig) -> None:
         instance = await rig.start("legacy.py", "legacy")
         rig.publish("treasury", instance, hide=frozenset({"rubbish"}))
         headers = {"mcp-protocol-version": "2025-11-25", "mcp-name": "echo"}
-        async with rig.http(rig.token("treasury"), **headers) as http:
+        async with rig.session(rig.token("treasury"), **headers) as http:
             denied = await http.post(URL, json=legacy("tools/call", {"name": "rubbish"}))
             assert error_of(denied)["code"] == -32602
             double = (
@@ -447,7 +466,8 @@ async def test_nothing_secret_is_logged(open_rig: OpenRig) -> None:
         await ready(rig)
         token, canary = rig.token("treasury"), "canary-4711"
         with capture_logs() as logs:
-            async with rig.http(token) as http:
+            async with rig.session(token) as http:
+                session = http.headers["mcp-session-id"]
                 params = {"name": "echo", "arguments": {"key": canary}}
                 answered = await http.post(URL, json=legacy("tools/call", params))
                 assert canary in answered.text
@@ -455,11 +475,12 @@ async def test_nothing_secret_is_logged(open_rig: OpenRig) -> None:
                 foreign = rig.token("monitoring")
                 _ = await http.post(URL, headers={"authorization": f"Bearer {foreign}"})
             for record in rig.recorder.records:
-                await LogRecorder().record(record)
+                LogRecorder().record(record)
         text = repr(logs) + repr(rig.recorder.records) + repr(rig.tokens.__dict__)
         assert "'outcome': 'ok'" in text
         assert "'tool': 'echo'" in text
         assert "token.unknown" in text
+        assert session[:20] not in text
         for secret in (token, foreign, canary):
             assert secret not in text
             assert secret.rpartition("_")[2] not in text
@@ -474,13 +495,13 @@ async def test_no_part_of_the_address_is_logged_but_a_role(open_rig: OpenRig) ->
         paths = [f"/{text}/mcp" for text in (token, token[:60], secret, "%6dga_x", "Treasury", "?")]
         paths += [f"/{token}", f"/treasury/{token}/mcp", f"/treasury/mcp/{token}", "/nobody/mcp"]
         with capture_logs() as logs:
-            async with rig.http() as plain, rig.http(token) as known:
+            async with rig.http() as plain, rig.session(token) as known:
                 for path in paths:
                     assert (await plain.post(path)).status_code in {401, 404}
                     assert (await known.post(path)).status_code in {401, 404}
                 assert (await known.post(URL, json=legacy("ping"))).status_code == 200
             for record in rig.recorder.records:
-                await LogRecorder().record(record)
+                LogRecorder().record(record)
         assert {record.role for record in rig.recorder.records} == {"?", "nobody", "treasury"}
         text = repr(logs) + repr(rig.recorder.records)
         for part in (token[:60], secret, "mga_", "Treasury"):
@@ -492,7 +513,7 @@ async def test_slow_body_does_not_hold_others(open_rig: OpenRig) -> None:
     async with open_rig() as rig:
         await ready(rig)
         token = rig.token("treasury")
-        port = int(rig.base.rpartition(":")[2])
+        port = rig.port
         stream = await anyio.connect_tcp("127.0.0.1", port)
         async with stream:
             head = (
@@ -501,7 +522,7 @@ async def test_slow_body_does_not_hold_others(open_rig: OpenRig) -> None:
                 "Content-Type: application/json\r\nAccept: */*\r\n\r\n{"
             )
             await stream.send(head.encode())
-            async with rig.http(token) as http:
+            async with rig.session(token) as http:
                 assert (await http.post(URL, json=legacy("ping"))).status_code == 200
 
 
@@ -512,7 +533,7 @@ async def test_a_token_that_is_revoked_while_its_body_comes_opens_nothing(
     async with open_rig() as rig:
         await ready(rig)
         token = rig.token("treasury")
-        port = int(rig.base.rpartition(":")[2])
+        port = rig.port
         body = json.dumps(legacy("tools/call", {"name": "hold", "arguments": {}})).encode()
         head = (
             f"POST {URL} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
@@ -522,7 +543,7 @@ async def test_a_token_that_is_revoked_while_its_body_comes_opens_nothing(
         async with await anyio.connect_tcp("127.0.0.1", port) as stream:
             await stream.send(head.encode() + body[:1])
             # Answered after the first one was read as far as it goes.
-            async with rig.http(token) as http:
+            async with rig.session(token) as http:
                 assert (await http.post(URL, json=legacy("ping"))).status_code == 200
             await anyio.to_thread.run_sync(rig.tokens.remove, cast("TokenId", token.split("_")[1]))
             await stream.send(body[1:])
@@ -547,7 +568,7 @@ async def test_a_head_without_end_is_cut(open_rig: OpenRig, part: str) -> None:
     }
     begin, more = pieces[part]
     async with open_rig() as rig:
-        port = int(rig.base.rpartition(":")[2])
+        port = rig.port
         async with await anyio.connect_tcp("127.0.0.1", port) as stream:
             await stream.send(begin)
             with anyio.fail_after(10), pytest.raises(anyio.BrokenResourceError):
@@ -565,19 +586,18 @@ async def send_for_ever(stream: anyio.abc.SocketStream, data: bytes) -> None:
 async def test_connections_have_an_end(open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Strangers cannot take the descriptors that the daemon needs."""
     monkeypatch.setattr("orchestrator.gateway.front.CONNECTIONS", 8)
-    monkeypatch.setattr("orchestrator.gateway.front.HEAD_SECONDS", 3)
+    monkeypatch.setattr("orchestrator.gateway.front.HEAD_SECONDS", 0.5)
+    monkeypatch.setattr("orchestrator.gateway.front.LOOK_SECONDS", 0.1)
     async with open_rig() as rig, AsyncExitStack() as stack:
-        port = int(rig.base.rpartition(":")[2])
-        for number in range(20):
+        port = rig.port
+        streams: list[anyio.abc.SocketStream] = []
+        for _ in range(20):
             stream = await anyio.connect_tcp("127.0.0.1", port)
-            _ = await stack.enter_async_context(stream)
-            if number >= 8:  # one too many: cut at once
-                with (
-                    anyio.fail_after(0.5),
-                    pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)),
-                ):
-                    _ = await stream.receive()
-        # Those that say nothing are let go in time.
-        await anyio.sleep(3.2)
+            streams.append(await stack.enter_async_context(stream))
+        # What is too many is cut at once; those that say nothing are let go in time.
+        for stream in (*streams[8:], *streams[:8]):
+            cut = pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError))
+            with anyio.fail_after(10), cut:
+                _ = await stream.receive()
         async with rig.http() as http:
             assert (await http.get("/health")).status_code == 200

@@ -15,6 +15,7 @@ from typing import cast, final
 
 import anyio
 import pytest
+import uvloop
 
 from orchestrator.clock import SystemClock
 from orchestrator.gateway.upstream.base import Outgoing, Question
@@ -26,6 +27,13 @@ from orchestrator.runtimes.address import Address
 from orchestrator.runtimes.ports import free_port
 
 SERVERS = Path(__file__).parents[2] / "servers"
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run on the loop that the daemon runs on: its connections behave in their own way."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
 INFO: JsonObject = {"name": "gateway", "version": "1"}
 SECONDS = 20.0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -103,6 +104,7 @@ async def test_a_legacy_server_is_opened_first(scripted: Scripted, connect: Conn
 async def test_a_session_is_ended_with_the_connection(scripted: Scripted, connect: Connect) -> None:
     """The server is told that its session is not needed any more."""
     async with connect(scripted.address, "legacy") as line:
+        await scripted.until(lambda: "GET" in scripted.methods())
         _ = await line.text()
     await scripted.until(lambda: "DELETE" in scripted.methods())
     assert scripted.got[-1].headers["mcp-session-id"] == "s-1"
@@ -329,9 +331,10 @@ async def test_a_listener_is_no_call(
         await out.end()
 
     scripted.acts["subscriptions/listen"] = act
+    wanted: JsonObject = {"notifications": {"toolsListChanged": True}}
     caller = ears()
     async with connect(scripted.address, "modern") as line, anyio.create_task_group() as group:
-        group.start_soon(line.ask, "subscriptions/listen", {}, caller)
+        group.start_soon(line.ask, "subscriptions/listen", wanted, caller)
         with anyio.fail_after(5):
             while len(caller.told) < 2:
                 await anyio.lowlevel.checkpoint()
@@ -600,7 +603,8 @@ async def test_a_kept_connection_that_was_closed(scripted: Scripted, connect: Co
         _ = await line.text()
         # Closed in the very moment in which the next request goes out: nobody could know.
         raw = cast("socket.socket", scripted.connections[0].get_extra_info("socket"))
-        raw.shutdown(socket.SHUT_RDWR)
+        with socket.socket(fileno=os.dup(raw.fileno())) as same:
+            same.shutdown(socket.SHUT_RDWR)
         assert await line.text() == "done"
     assert [got.connection for got in scripted.got] == [0, 1]
 

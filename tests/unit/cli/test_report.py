@@ -5,7 +5,7 @@ import sys
 import pytest
 from pydantic import TypeAdapter
 
-from orchestrator.cli.report import report
+from orchestrator.cli.report import report, report_unexpected
 from orchestrator.control.admin_client import RemoteError
 from orchestrator.errors import (
     AgentsError,
@@ -100,3 +100,26 @@ def test_a_program_reads_each_problem(capsys: Captured) -> None:
     }
     assert isinstance(second, dict)
     assert second["path"] == "roles/b.yaml"
+
+
+def test_the_unexpected_is_told_by_its_kind(capsys: Captured) -> None:
+    """Its text may hold anything; an error of the system says its own few words."""
+    assert report_unexpected(RuntimeError("a secret")) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("agents: unexpected RuntimeError; this is a mistake in Bandmaster\n")
+    assert "secret" not in told
+    assert report_unexpected(OSError(28, "No space left on device", "/state")) == 1
+    assert capsys.readouterr().err == "agents: /state: No space left on device\n"
+
+
+@pytest.mark.usefixtures("as_json")
+def test_a_program_reads_the_unexpected_too(capsys: Captured) -> None:
+    """It has the code of all that has none of its own."""
+    assert report_unexpected(RuntimeError("a secret")) == 1
+    assert TOLD.validate_json(capsys.readouterr().out)["error"]["code"] == "internal"
+
+
+def test_no_error_steers_a_terminal(capsys: Captured) -> None:
+    """Names in a message may come from anywhere."""
+    assert report(AgentsError("no \x1b[2Kfile\u202e", hint="see \x07")) == 1
+    assert capsys.readouterr().err == "agents: no \\u001b[2Kfile\\u202e\nsee \\u0007\n"

@@ -1,28 +1,30 @@
 """The table of errors, and what a caller sees of each."""
 
+import asyncio
 import inspect
 import json
 from datetime import timedelta
+from types import MappingProxyType
 from typing import cast
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from orchestrator import errors
+from orchestrator.audit.record import CallRecord
 from orchestrator.clock import SystemClock
-from orchestrator.gateway.app import Application, build_chain
+from orchestrator.gateway.app import Application
 from orchestrator.gateway.asgi import Body, Received, Scope, Start
 from orchestrator.gateway.context import Exchange, Head
-from orchestrator.gateway.filters.record import CallRecord
 from orchestrator.gateway.replies import TABLE, refuse
-from orchestrator.gateway.settings import Common, GatewaySettings
-from orchestrator.gateway.table import Table
-from orchestrator.gateway.target import Target
+from orchestrator.gateway.server import Gateway
+from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.model.base import Json, JsonObject
-from orchestrator.model.names import AgentName, RoleName
-from orchestrator.model.snapshot import TargetRef
-from orchestrator.protocol import mcp
+from orchestrator.model.names import AgentName, RoleName, ServerName, ToolName
+from orchestrator.model.rules import RolePolicy
+from orchestrator.model.snapshot import Route, Snapshot
+from orchestrator.protocol import jsonrpc, mcp
 from orchestrator.tokens.mint import mint
 from orchestrator.tokens.record import TokenRecord
 from orchestrator.tokens.verify import TokenIndex
@@ -39,9 +41,16 @@ async def silence() -> Received:
     return Received(type="http.disconnect")
 
 
+async def discard(message: Start | Body) -> None:
+    """Send nothing."""
+    del message
+
+
 def exchange(method: str = "", era: str = "modern") -> Exchange:
     """Make a request that got as far as its method."""
-    made = Exchange("r1", RoleName("treasury"), Head("POST", []), silence, 0.0)
+    made = Exchange(
+        "r1", RoleName("treasury"), Head("POST", []), receive=silence, send=discard, started=0.0
+    )
     made.method, made.era = method, "legacy" if era == "legacy" else "modern"
     made.request_id = 5 if method else None
     return made
@@ -53,8 +62,8 @@ def make(kind: type[errors.AgentsError], message: str) -> errors.AgentsError:
     if kind is errors.RoleFileError:
         problem = errors.FileProblem(message, 1, 1, message, message, message)
         return errors.RoleFileError((problem,))
-    if kind is errors.CallDeniedError:
-        return errors.CallDeniedError(message, rule=message)
+    if issubclass(kind, errors.RuleError):
+        return kind(message, rule=message)
     if kind is errors.AttestationError:
         return errors.AttestationError(message, tools=(message,))
     assert len(needed) <= 2
@@ -70,7 +79,17 @@ def test_every_leaf_is_in_the_table() -> None:
 
 OWN_WORDS = {
     errors.CallDeniedError,
+    errors.RateLimitedError,
+    errors.BusyError,
+    errors.ArgumentsRefusedError,
+    errors.SecretInArgumentsError,
+    errors.SumExceededError,
     errors.UnknownToolError,
+    errors.UnknownResourceError,
+    errors.UnknownPromptError,
+    errors.SessionRequiredError,
+    errors.SessionUnknownError,
+    errors.StateUnknownError,
     errors.NotRelayedError,
     errors.CallCancelledError,
     errors.UnreadableMessageError,
@@ -130,25 +149,38 @@ def test_a_limit_is_told_in_http_before_the_message_is_known(era: str) -> None:
 class Nowhere:
     """A recorder that keeps nothing."""
 
-    async def record(self, entry: CallRecord) -> None:
+    def admit(self) -> None:
+        """Let everything in."""
+
+    def intend(self, entry: CallRecord) -> asyncio.Future[None]:
+        """Forget it."""
+        del entry
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def record(self, entry: CallRecord) -> None:
         """Forget it."""
         del entry
 
 
-def unreachable(ref: TargetRef) -> Target:
-    """Have no targets."""
-    raise errors.TargetUnavailableError(ref.workload)
+ROUTE = Route(
+    RoleName("r"),
+    ServerName("s"),
+    None,
+    ({"name": "echo", "inputSchema": {"type": "object"}},),
+    MappingProxyType({ToolName("echo"): "READ"}),
+    policy=RolePolicy(resources="all", prompts="all", asks=("elicitation",)),
+)
 
 
 def application(tokens: TokenIndex) -> Application:
-    """Make the application without any role."""
-    clock, bounds = SystemClock(), GatewaySettings(hosts=("h",), max_body_bytes=2000)
-    table = Table(unreachable, patience=0.0, max_waiting=0)
-    common = Common({"name": "g", "version": "1"}, "boot", clock)
-    chain = build_chain(table, tokens, Nowhere(), common, bounds)
-    made = Application(chain, table, clock)
-    made.allow(bounds, frozenset())
-    return made
+    """Make the application of one role whose instance is away."""
+    bounds = GatewaySettings(hosts=("h",), max_body_bytes=2000, target_patience_seconds=0)
+    made = Gateway(tokens, clock=SystemClock(), settings=bounds, recorder=Nowhere())
+    made.app.allow(bounds, frozenset())
+    made.swap(Snapshot(1, MappingProxyType({RoleName("r"): ROUTE})))
+    return made.app
 
 
 HEADER_NAMES = st.sampled_from(
@@ -173,7 +205,23 @@ ANY: st.SearchStrategy[Json] = st.recursive(
     max_leaves=5,
 )
 METAS: st.SearchStrategy[Json] = st.just(mcp.envelope({"name": "c", "version": "1"})) | ANY
-METHODS = ["initialize", "ping", "tools/list", "tools/call", "server/discover", "x", ""]
+OPENING: JsonObject = {"protocolVersion": "2025-11-25"}
+METHODS = [
+    "initialize",
+    "ping",
+    "tools/list",
+    "tools/call",
+    "resources/read",
+    "resources/subscribe",
+    "prompts/get",
+    "completion/complete",
+    "logging/setLevel",
+    "subscriptions/listen",
+    "server/discover",
+    "notifications/cancelled",
+    "x",
+    "",
+]
 PARAMS = st.fixed_dictionaries(
     {},
     optional={
@@ -181,6 +229,13 @@ PARAMS = st.fixed_dictionaries(
         "name": st.sampled_from(["echo", "é", ""]) | ANY,
         "arguments": ANY,
         "cursor": ANY,
+        "uri": ANY,
+        "ref": st.just({"type": "ref/prompt", "name": "p"}) | ANY,
+        "level": st.just("info") | ANY,
+        "requestId": ANY,
+        "requestState": ANY,
+        "inputResponses": ANY,
+        "notifications": ANY,
         "protocolVersion": st.sampled_from(["2025-06-18", "2026-07-28"]) | ANY,
     },
 )
@@ -192,6 +247,9 @@ REQUESTS = st.fixed_dictionaries(
     },
     optional={"params": PARAMS},
 )
+NOTES = st.fixed_dictionaries(
+    {"jsonrpc": st.just("2.0"), "method": st.sampled_from(METHODS), "params": PARAMS}
+)
 WILD = st.fixed_dictionaries(
     {"jsonrpc": st.sampled_from(["2.0", "2.0", "2.0", "1.0"])},
     optional={
@@ -202,13 +260,39 @@ WILD = st.fixed_dictionaries(
         "error": ANY,
     },
 )
-MESSAGES = REQUESTS | WILD
+MESSAGES = REQUESTS | NOTES | WILD
 WRITTEN = MESSAGES.map(lambda message: json.dumps(message).encode())
 BODIES = st.binary(max_size=60) | WRITTEN
 
 
+async def open_session(app: Application, like: Scope) -> bytes:
+    """Open a session with the headers of another request; it has a token."""
+    told: list[Start | Body] = []
+    kept = {b"host", b"authorization"}
+    head = [(name, value) for name, value in like["headers"] if name in kept]
+    head += [(b"content-type", b"application/json"), (b"accept", b"*/*")]
+    opening = jsonrpc.request_body(1, "initialize", OPENING)
+
+    async def receive() -> Received:
+        return Received(type="http.request", body=jsonrpc.encode(opening), more_body=False)
+
+    async def send(message: Start | Body) -> None:
+        told.append(message)
+
+    await app({**like, "method": "POST", "headers": head}, receive, send)
+    start = told[0]
+    assert start["type"] == "http.response.start"
+    return dict(start["headers"])[b"mcp-session-id"]
+
+
 async def answer(
-    path: str, method: str, headers: list[tuple[bytes, bytes]], body: bytes, *, known: bool
+    path: str,
+    method: str,
+    headers: list[tuple[bytes, bytes]],
+    body: bytes,
+    *,
+    known: bool,
+    session: bool = False,
 ) -> tuple[int, bytes]:
     """Send one request to a gateway that has one agent, and tell the reply."""
     tokens, minted = TokenIndex(SystemClock()), mint()
@@ -240,11 +324,16 @@ async def answer(
         sent.append(message)
 
     scope = Scope(type="http", method=method, path=path, query_string=b"", headers=head)
-    await application(tokens)(scope, receive, send)
-    start, content = sent
+    app = application(tokens)
+    if session:
+        head.append((b"mcp-session-id", await open_session(app, scope)))
+    await app(scope, receive, send)
+    start, content = sent[0], b""
     assert start["type"] == "http.response.start"
-    assert content["type"] == "http.response.body"
-    return start["status"], content["body"]
+    for message in sent[1:]:
+        assert message["type"] == "http.response.body"
+        content += message["body"]
+    return start["status"], content.rpartition(b"data: ")[2]
 
 
 @given(
@@ -266,9 +355,14 @@ async def test_no_head_is_unexpected(
     st.sampled_from([b"", b"2025-06-18", b"2026-07-28", b"x"]),
     st.booleans(),
     MESSAGES,
+    st.booleans(),
 )
+@example(b"", True, {"jsonrpc": "2.0", "method": "initialize", "params": OPENING}, False)
+@example(b"", True, {"jsonrpc": "2.0", "method": "initialize", "params": OPENING}, True)
 @settings(max_examples=300)
-async def test_no_message_is_unexpected(version: bytes, honest: bool, message: JsonObject) -> None:
+async def test_no_message_is_unexpected(
+    version: bytes, honest: bool, message: JsonObject, session: bool
+) -> None:
     """Whatever an agent's message is, it is answered in its form, and never as an internal one."""
     method = str(message.get("method")).encode() if honest else b"tools/call"
     headers = [(b"content-type", b"application/json"), (b"accept", b"*/*")]
@@ -276,7 +370,7 @@ async def test_no_message_is_unexpected(version: bytes, honest: bool, message: J
     if version:
         headers.append((b"mcp-protocol-version", version))
     body = json.dumps(message).encode()
-    status, content = await answer("/r/mcp", "POST", headers, body, known=True)
+    status, content = await answer("/r/mcp", "POST", headers, body, known=True, session=session)
     assert 200 <= status < 500
     assert b"Internal error" not in content
     event(f"status {status}")

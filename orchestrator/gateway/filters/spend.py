@@ -1,0 +1,131 @@
+"""Counts what calls add up to; last before the instance, so that nothing counts that is refused.
+
+What is counted is on disk before the call is made, and stays counted whatever becomes of it: only
+a call that no instance took is given back.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Final, TypeAlias, cast, final
+
+import orjson
+
+from orchestrator.errors import (
+    RecordUnavailableError,
+    RuleError,
+    StateError,
+    StateUnwritableError,
+)
+from orchestrator.gateway.context import Exchange, Handler, Reply
+from orchestrator.gateway.log import get_log
+from orchestrator.gateway.sums import SumStore
+from orchestrator.model.base import Json
+from orchestrator.model.names import RoleName, ToolName
+from orchestrator.policy.decide import CompiledPolicy, exceeded
+from orchestrator.policy.sums import Excess, Needs
+
+# Rounds of calls that their callers were asked about and have not answered yet.
+_MOST_ROUNDS: Final = 1_000
+_ASKED: Final = b'"input_required"'
+_ANSWERS: Final = frozenset({"inputResponses", "requestState"})
+
+# Whose call of what, with which amounts.
+_Round: TypeAlias = tuple[RoleName, str, ToolName, tuple[Decimal, ...]]
+
+
+@final
+class Spend:
+    """Reserves a call's amounts before it is made."""
+
+    def __init__(
+        self, policy_of: Callable[[Exchange], CompiledPolicy | None], store: SumStore
+    ) -> None:
+        """Set what decides.
+
+        Args:
+            policy_of: Tells the policy that a request was allowed by; None if it has none.
+            store: Where sums are kept.
+        """
+        self._policy_of = policy_of
+        self._store = store
+        self._rounds: OrderedDict[_Round, int] = OrderedDict()
+
+    async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
+        """Let a call through that the sums have room for.
+
+        Raises:
+            ArgumentsRefusedError: An amount is missing, or is none.
+            SumExceededError: There is no room for it.
+            RecordUnavailableError: Nobody can tell, or it cannot be kept.
+        """
+        call, policy = exchange.call, self._policy_of(exchange)
+        if call is None or policy is None or not policy.has_sums(ToolName(call.name)):
+            return await then(exchange)
+        tool = ToolName(call.name)
+        try:
+            needs = policy.needs(tool, call.arguments)
+            agent = "" if exchange.principal is None else exchange.principal.agent
+            key = (exchange.role, agent, tool, tuple(amount for _, amount in needs))
+            if _ANSWERS & exchange.params.keys() and self._end_round(key):
+                reply = await then(exchange)
+            else:
+                reply = await self._count(exchange, tool, needs, then)
+        except RuleError as error:
+            exchange.rule = error.rule
+            raise
+        if _is_asked(reply):
+            self._begin_round(key)
+        return reply
+
+    async def _count(
+        self, exchange: Exchange, tool: ToolName, needs: Needs, then: Handler
+    ) -> Reply:
+        """Make a call that was not counted before."""
+        try:
+            counted = self._store.reserve(exchange.role, tool, needs)
+            if isinstance(counted, Excess):
+                raise exceeded(tool, counted)
+            entries, durable = counted
+        except StateError as error:
+            raise _unrecorded(error) from error
+        try:
+            await exchange.wait(durable)
+            return await then(exchange)
+        except BaseException as error:
+            if exchange.target is None:
+                # No instance was even chosen, whatever went wrong.
+                self._store.give_back(entries)
+            if isinstance(error, StateUnwritableError):
+                raise _unrecorded(error) from error
+            raise
+
+    def _begin_round(self, key: _Round) -> None:
+        """Remember a call that was counted, and goes on when its caller has answered."""
+        self._rounds[key] = self._rounds.get(key, 0) + 1
+        if len(self._rounds) > _MOST_ROUNDS:
+            # It stays counted, and its call will count once more.
+            _ = self._rounds.popitem(last=False)
+
+    def _end_round(self, key: _Round) -> bool:
+        """Tell whether there is such a call; it goes on once."""
+        count = self._rounds.pop(key, 0)
+        if count > 1:
+            self._rounds[key] = count - 1
+        return count > 0
+
+
+def _unrecorded(error: StateError) -> RecordUnavailableError:
+    _ = get_log(__name__).error("sums_unavailable", reason=str(error))
+    return RecordUnavailableError(str(error), hint=error.hint)
+
+
+def _is_asked(reply: Reply) -> bool:
+    """Tell whether the call is not over: the caller is asked, and will repeat it."""
+    if _ASKED not in reply.body:
+        return False
+    match cast("Json", orjson.loads(reply.body)):
+        case {"result": {"resultType": "input_required"}}:
+            return True
+        case _:
+            return False
