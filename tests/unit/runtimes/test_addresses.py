@@ -1,6 +1,7 @@
 """Addresses of servers that serve HTTP, and who listens on a port."""
 
 import socket
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import TargetUnavailableError
 from orchestrator.runtimes.address import Address
+from orchestrator.runtimes.engine import EngineFiles
 from orchestrator.runtimes.ports import Listener, check_own, free_port, listeners
 
 TABLE = (
@@ -91,3 +93,12 @@ def test_a_port_of_our_own_is_taken_and_no_other() -> None:
         pytest.raises(TargetUnavailableError, match="more addresses than 127"),
     ):
         check_own(port)
+
+
+def test_the_path_of_a_servers_socket_is_short() -> None:
+    """However long the names are, it fits into an address wherever the engine's own does."""
+    files = EngineFiles(run=Path("/" + "r" * 78), logs=Path("/"))
+    longest = f"{'r' * 32}.{'s' * 32}.g999999.m-0123456789"
+    assert len(str(files.socket)) == 95
+    assert len(str(files.http_socket(longest))) <= 107
+    assert files.http_socket(longest) != files.http_socket("reader.http.g1")
