@@ -53,7 +53,7 @@ class LegacyCaller:
         elif method not in {_PROGRESS, _ELICITED}:
             return
         body = jsonrpc.notification_body(method, params)
-        _ = self._exchange.outlet.push(jsonrpc.encode(body))
+        _ = self._exchange.outlet.push(body)
 
     def ask(self, question: Question) -> bool:
         """Take a question of the server; False if this caller cannot be asked it."""
@@ -72,7 +72,7 @@ class LegacyCaller:
         if identity is None:
             return False
         body = jsonrpc.request_body(identity, method, params)
-        if not self._exchange.outlet.push(jsonrpc.encode(body)):
+        if not self._exchange.outlet.push(body):
             self._questions.drop(identity)
             return False
         gone = jsonrpc.Response(identity, None, dict(_GONE))
@@ -106,7 +106,7 @@ class ModernCaller:
         elif method != _PROGRESS:
             return
         body = jsonrpc.notification_body(method, params)
-        _ = self._exchange.outlet.push(jsonrpc.encode(body))
+        _ = self._exchange.outlet.push(body)
 
     def ask(self, question: Question) -> bool:  # noqa: ARG002 - the protocol's
         """A modern caller is asked by a result, not by a request."""

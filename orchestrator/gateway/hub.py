@@ -105,8 +105,9 @@ class Stream:
             if not is_wanted:
                 return
             params = self._stamp(params)
-        body = jsonrpc.encode(jsonrpc.notification_body(method, params))
-        if not self._exchange.outlet.push(body):
+        outlet = self._exchange.outlet
+        _ = outlet.push(jsonrpc.notification_body(method, params))
+        if outlet.is_full:
             self.end()
 
     def end(self) -> None:
@@ -125,7 +126,7 @@ class Stream:
             outlet.begin()
         else:
             told = self._stamp({"notifications": self.interest.told})
-            _ = outlet.push(jsonrpc.encode(jsonrpc.notification_body(_ACKNOWLEDGED, told)))
+            _ = outlet.push(jsonrpc.notification_body(_ACKNOWLEDGED, told))
         self._exchange.watch()
         try:
             await self._exchange.wait(self._ended)
@@ -201,9 +202,11 @@ class Hub:
     def tell_updated(self, role: RoleName, owner: str, params: JsonObject) -> None:
         """Tell those who want to know that a resource changed."""
         uri = params.get("uri")
+        if not isinstance(uri, str):
+            return
         for stream in tuple(self._streams.get(role, ())):
             if stream.owner == owner and uri in stream.uris:
-                stream.offer(RESOURCE_UPDATED, params)
+                stream.offer(RESOURCE_UPDATED, {"uri": uri})
 
     def tell_session(self, key: str, method: str, params: JsonObject) -> None:
         """Tell the one session that an instance is for."""

@@ -11,6 +11,8 @@ from collections import deque
 from typing import Final, final
 
 from orchestrator.gateway.asgi import Body, Send, Start
+from orchestrator.model.base import JsonObject
+from orchestrator.protocol import jsonrpc
 
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
 MAX_WAITING: Final = 1024
@@ -51,19 +53,20 @@ class Outlet:
         """Send the head now, although there is no message yet."""
         self._put(b"")
 
-    def push(self, message: bytes) -> bool:
+    def push(self, message: JsonObject) -> bool:
         """Put one message in.
 
-        Args:
-            message: JSON in one line.
-
         Returns:
-            Whether it was taken; not if the caller is too slow.
+            Whether it was taken; not if the caller is too slow, or if it cannot be written.
         """
         if len(self._queue) >= MAX_WAITING or self._bytes > MAX_WAITING_BYTES:
             self.is_full = True
             return False
-        self._put(b"event: message\ndata: " + message + b"\n\n")
+        try:
+            data = jsonrpc.encode(message)
+        except (ValueError, RecursionError):
+            return False  # nested more deeply than can be written
+        self._put(b"event: message\ndata: " + data + b"\n\n")
         return True
 
     def ping(self) -> None:

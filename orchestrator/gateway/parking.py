@@ -12,7 +12,7 @@ from typing import Final, final
 from orchestrator.gateway.caller import can_be_asked
 from orchestrator.gateway.upstream.base import Caller, Question
 from orchestrator.model.base import Json, JsonObject
-from orchestrator.protocol import jsonrpc
+from orchestrator.protocol import jsonrpc, mcp
 
 # How long a call waits for its caller's answer.
 PATIENCE_SECONDS: Final = 300.0
@@ -29,6 +29,7 @@ class OpenCall:
         name: Its name in the sealed state.
         agent: Whose it is.
         caller: Who listens just now, if anybody does.
+        token: The progress token of its request.
     """
 
     def __init__(self, agent: str, capabilities: JsonObject, asks: tuple[str, ...]) -> None:
@@ -36,6 +37,7 @@ class OpenCall:
         self.name = secrets.token_hex(16)
         self.agent = agent
         self.caller: Caller | None = None
+        self.token: Json = None
         self._capabilities = capabilities
         self._asks = asks
         self._questions: dict[str, Question] = {}
@@ -53,8 +55,14 @@ class OpenCall:
 
     def tell(self, method: str, params: JsonObject) -> None:
         """Pass a notification on to whoever listens."""
-        if self.caller is not None:
-            self.caller.tell(method, params)
+        if self.caller is None:
+            return
+        if method == "notifications/progress":
+            # The request that is answered now may have another token than the one that began it.
+            if isinstance(self.token, bool) or not isinstance(self.token, str | int):
+                return
+            params = {**params, mcp.PROGRESS_TOKEN_KEY: self.token}
+        self.caller.tell(method, params)
 
     def ask(self, question: Question) -> bool:
         """Keep a question for the caller's next look."""

@@ -130,9 +130,9 @@ class Relay:
             if exchange.kind != "READ" and exchange.kind is not None:
                 await exchange.intend()
             call = self._begin(exchange, place, target, meta)
-            if call is not None:
-                return await self._attend(exchange, call, meta)
             try:
+                if call is not None:
+                    return await self._attend(exchange, call, meta)
                 response = await self._send(exchange, place, meta, answered)
             except TargetLostError:
                 if not _may_repeat(exchange):
@@ -143,7 +143,7 @@ class Relay:
             if result is None or not mcp.check_result_type(exchange.method, result):
                 return self._adapt(exchange, response)
             if exchange.era == "modern":
-                return self._seal_state(exchange, result)
+                return self._seal_state(exchange, place, meta, result)
             answered = await self._ask_caller(exchange, place, result)
             if not exchange.params:
                 raise NotRelayedError("The tool asks its caller, which its role does not allow")
@@ -190,7 +190,7 @@ class Relay:
         if target is None:
             raise AssertionError("sent before it was claimed")
         out = self._write(exchange, place, target, meta, self._caller(exchange, place, meta))
-        if answered:
+        if answered and target.ref.era == "modern":
             out.params.update(answered)
         answer = target.request(out, exchange.wait)
         # Where it may have to be sent once more.
@@ -270,8 +270,15 @@ class Relay:
             raise NotRelayedError("The caller does not read what it is asked")
         return await exchange.wait(future)
 
-    def _seal_state(self, exchange: Exchange, result: JsonObject) -> Reply:
+    def _seal_state(
+        self, exchange: Exchange, place: Place, meta: JsonObject, result: JsonObject
+    ) -> Reply:
         """Bind what the server wants back to this caller and this request."""
+        asked, capabilities = result.get("inputRequests"), _capabilities(exchange, meta, place)
+        for entry in asked.values() if isinstance(asked, dict) else ():
+            method = entry.get("method") if isinstance(entry, dict) else None
+            if not isinstance(method, str) or mcp.ASKED_CAPABILITY.get(method) not in capabilities:
+                raise NotRelayedError("The tool asks its caller for more than it may")
         state = result.get("requestState")
         if state is not None:
             result["requestState"] = self._seal.close(_STATE, self._facts(exchange) | {"s": state})
@@ -328,6 +335,7 @@ class Relay:
     async def _attend(self, exchange: Exchange, call: OpenCall, meta: JsonObject) -> Reply:
         """Wait for a call's answer or its next question."""
         call.caller = ModernCaller(exchange, meta.get(mcp.LOG_LEVEL_KEY))
+        call.token = meta.get(mcp.PROGRESS_TOKEN_KEY)
         try:
             while True:
                 response = call.response()

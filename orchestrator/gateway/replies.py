@@ -164,18 +164,23 @@ TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
     }
 )
 
-# The same bytes for every reason, so that nobody learns which it was; the id is in the header.
-# Clients show the message of a 401 only if its body is a JSON-RPC error.
-_UNAUTHORIZED: Final = Reply(
-    401,
-    jsonrpc.encode(
+
+def _unauthorized(request_id: jsonrpc.RequestId | None) -> bytes:
+    return jsonrpc.encode(
         jsonrpc.error_body(
-            None,
+            request_id,
             _OWN_CODES["auth"],
             "Unauthorized: the token is not valid here",
             {"category": "auth", "code": "token", "message": "The token is not valid here"},
         )
-    ),
+    )
+
+
+# The same bytes for every reason, so that nobody learns which it was; the id is in the header.
+# Clients show the message of a 401 only if its body is a JSON-RPC error.
+_UNAUTHORIZED: Final = Reply(
+    401,
+    _unauthorized(None),
     headers=((b"www-authenticate", b'Bearer error="invalid_token"'),),
     category="auth",
 )
@@ -186,7 +191,10 @@ def refuse(exchange: Exchange, error: errors.AgentsError) -> Reply:
     row = TABLE.get(type(error), _INTERNAL)
     code = errors.AgentsError.code if row.is_internal else error.code
     if isinstance(error, errors.TokenError):
-        return Reply(401, _UNAUTHORIZED.body, "auth", code, _UNAUTHORIZED.headers)
+        # On a stream that has begun the request has to be answered by its id.
+        identity = exchange.request_id if exchange.is_streaming else None
+        body = _UNAUTHORIZED.body if identity is None else _unauthorized(identity)
+        return Reply(401, body, "auth", code, _UNAUTHORIZED.headers)
     message = error.message if row.sentence is None else row.sentence
     data: JsonObject = {"category": row.category, "code": code, "message": message}
     if row.required_action is not None:

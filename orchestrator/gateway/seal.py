@@ -62,7 +62,7 @@ class Seal:
         """Seal a value; the text is safe in a header."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
         sealed = nonce + self._cipher.encrypt(nonce, jsonrpc.encode(value), purpose.encode())
-        return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode("ascii")
+        return _write(sealed)
 
     def open(self, purpose: str, text: str) -> Json:
         """Open a sealed value; None if it is none of ours, or was sealed for something else."""
@@ -70,7 +70,13 @@ class Seal:
             return None
         try:
             sealed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            if _write(sealed) != text:
+                return None  # another spelling of the same bytes
             nonce, rest = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
             return jsonrpc.decode(self._cipher.decrypt(nonce, rest, purpose.encode()))
         except (binascii.Error, ValueError, InvalidTag):
             return None
+
+
+def _write(sealed: bytes) -> str:
+    return base64.urlsafe_b64encode(sealed).rstrip(b"=").decode("ascii")

@@ -220,7 +220,7 @@ class Gateway:
                 self._hub.announce(role, method)
             case hub.RESOURCES_CHANGED if policy.resources:
                 self._hub.announce(role, method)
-            case hub.RESOURCE_UPDATED:
+            case hub.RESOURCE_UPDATED if place.may_read(str(params.get("uri"))):
                 self._hub.tell_updated(role, ref.owner, params)
             case "notifications/message" if ref.owner:
                 self._hub.tell_session(ref.owner, method, params)
@@ -245,9 +245,11 @@ class Gateway:
     def _watch(self, role: RoleName, owner: str) -> None:
         place = self._table.places().get(role)
         speaker = None if place is None else place.speaker(owner)
-        if speaker is not None:
+        if place is not None and speaker is not None:
             speaker.touch()
-            speaker.watch(self._hub.uris(role, owner))
+            uris = self._hub.uris(role, owner)
+            # What sessions subscribed to before their role was narrowed is not asked for any more.
+            speaker.watch(frozenset(uri for uri in uris if place.may_read(uri)))
 
     def _set_level(self, role: RoleName) -> None:
         level = self.sessions.lowest_level(role)

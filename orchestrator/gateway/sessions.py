@@ -243,7 +243,11 @@ def _change_line(key: str, kept: _Change) -> JsonObject:
 def _shorten(capabilities: JsonObject) -> JsonObject:
     """Keep of each capability only which parts of it there are: ids stay short."""
     return {
-        name: {part: {} for part in value if len(part) <= 32}  # noqa: PLR2004 - a sane name
+        name: {
+            part: {}
+            for part, told in value.items()
+            if isinstance(told, dict) and len(part) <= 32  # noqa: PLR2004 - a sane name
+        }
         for name, value in capabilities.items()
         if isinstance(value, dict)
     }

@@ -21,6 +21,7 @@ from orchestrator.protocol.headers import ParameterHeader, parameter_headers
 
 if TYPE_CHECKING:
     from orchestrator.gateway.context import Exchange
+    from orchestrator.protocol.mcp import ToolCall
 
 T = TypeVar("T")
 
@@ -132,16 +133,20 @@ class Place:
         exact = self.find(era, owner)
         if exact is not None:
             return exact
-        other: Era = "legacy" if era == "modern" else "modern"
         mirrors = self.route.mirrors
+        other = _other(era)
         if era in mirrors and (era, owner) not in self.route.refused and self._is_worth(era, owner):
             return era, owner
-        bridge = self.find(other, owner)
+        bridge = self.bridge(era, owner)
         if bridge is not None:
             return bridge
         if owner and (other, owner) not in self.route.refused and era not in mirrors:
             return other, owner
         return None
+
+    def bridge(self, era: Era, owner: str) -> Target | None:
+        """Find an open process of the owner's that speaks the other era."""
+        return self.find(_other(era), owner)
 
     def _is_worth(self, era: Era, owner: str) -> bool:
         """Whether to ask for a further process: not in place of the role's own that comes back."""
@@ -311,8 +316,7 @@ class Table:
                 owner = place.owner_of(exchange)
                 picked = place.pick(exchange.era, owner)
                 if isinstance(picked, Target):
-                    if place is not decided and call is not None and call.name not in place.tools:
-                        raise UnknownToolError(call.name)
+                    _require_tool(place, decided, call)
                     picked.claim()
                     return picked
                 if picked is not None:
@@ -320,9 +324,18 @@ class Table:
                 elif place.is_refused(owner):
                     raise TargetUnavailableError("There is no instance of the caller's own")
             deadline = deadline or asyncio.get_running_loop().time() + self._patience
-            await self._wait_for_swap(
-                role, place, exchange.wait, deadline, is_wanted=picked is not None
-            )
+            try:
+                await self._wait_for_swap(
+                    role, place, exchange.wait, deadline, is_wanted=picked is not None
+                )
+            except TargetUnavailableError:
+                # One of the caller's era is long in coming: the other one will do.
+                bridge = None if picked is None or place is None else place.bridge(*picked)
+                if bridge is None or place is None:
+                    raise
+                _require_tool(place, decided, call)
+                bridge.claim()
+                return bridge
 
     async def _await_place(self, role: RoleName, wait: WaitFor) -> Place:
         deadline = asyncio.get_running_loop().time() + self._patience
@@ -360,6 +373,15 @@ class Table:
         finally:
             timer.cancel()
             waiting.discard(future)
+
+
+def _require_tool(place: Place, decided: Place, call: "ToolCall | None") -> None:
+    if place is not decided and call is not None and call.name not in place.tools:
+        raise UnknownToolError(call.name)
+
+
+def _other(era: Era) -> Era:
+    return "legacy" if era == "modern" else "modern"
 
 
 def _ignore(_: RoleName, __: Era, ___: str) -> None:

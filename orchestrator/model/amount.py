@@ -26,6 +26,8 @@ def parse_amount(value: object) -> Decimal:
     match value:
         case bool():
             pass
+        case Decimal() if value.is_finite() and abs(value.adjusted()) <= _MOST_DIGITS:
+            return parse_amount(format(value, "f"))
         case int() if 0 <= value < _TOO_MUCH:
             return Decimal(value)
         case float() if isfinite(value):

@@ -147,13 +147,13 @@ class Ledger:
         if over <= _ZERO:
             return None
         left = max(_ZERO, EXACT.subtract(bound.max, total))
-        if amount > bound.max:
-            return Excess(bound, left, None)
-        for at_ms, freed in counted:
+        wait_ms: int | None = None
+        for at_ms, freed in counted if amount <= bound.max else ():
+            wait_ms = at_ms - begin_ms
             over = EXACT.subtract(over, freed)
             if over <= _ZERO:
-                return Excess(bound, left, at_ms - begin_ms)
-        raise AssertionError("what is no more than the bound fits into an empty window")
+                break
+        return Excess(bound, left, wait_ms)
 
     def add(self, entry: Entry) -> None:
         """Count an entry."""

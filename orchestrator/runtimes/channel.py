@@ -173,6 +173,11 @@ class Channel:
         except _BROKEN as error:
             self._break(error)
             return
+        except Exception as error:  # noqa: BLE001 - else nobody would read on, and all would wait
+            broken = UpstreamProtocolError("the server sent a line that was not foreseen")
+            broken.__cause__ = error
+            self._break(broken)
+            return
         # A server that writes without end must not keep everybody else from running.
         if not self._reads_on:
             self._reads_on = True

@@ -86,7 +86,10 @@ async def test_a_question_of_a_server_that_speaks_http(bare: Project) -> None:
     set_up(bare, "socket")
     _ = bare.agents("up", "-d")
 
-    async def answer(_: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+    async def answer(
+        context: ClientRequestContext,  # noqa: ARG001 - the client gives it by name
+        params: ElicitRequestParams,
+    ) -> ElicitResult:
         assert params.message == "Which colour?"
         return ElicitResult(action="accept", content={"colour": "green"})
 

@@ -58,7 +58,8 @@ class Attend:
         Raises:
             ProtocolError: There is no session, or not this caller's.
         """
-        if exchange.era == "modern" or exchange.method == "initialize" or not exchange.principal:
+        opens = exchange.method == "initialize" and exchange.request_id is not None
+        if exchange.era == "modern" or opens or not exchange.principal:
             return await then(exchange)
         text = exchange.head.values.get(HEADER)
         session = self._sessions.find(text, exchange.role, exchange.principal.agent)

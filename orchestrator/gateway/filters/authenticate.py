@@ -51,7 +51,9 @@ class Authenticate:
         if peers is None:
             peers = self._open[principal.token_id] = set()
         elif len(peers) >= self._max_open:
-            self._require_room(peers)
+            streams = sum(1 for peer in peers if peer.is_stream)
+            if len(peers) - streams >= self._max_open:
+                raise TooManyCallsError("The token has as many requests open as it may")
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         peers.add(exchange)
@@ -59,13 +61,10 @@ class Authenticate:
         exchange.finally_do(lambda: self._close(principal.token_id, exchange))
         reply = await then(exchange)
         if reply.stream is not None:
+            if sum(1 for peer in peers if peer.is_stream) >= self._max_streams:
+                raise TooManyCallsError("The token has as many streams open as it may")
             exchange.is_stream = True
         return reply
-
-    def _require_room(self, peers: "set[Exchange]") -> None:
-        streams = sum(1 for peer in peers if peer.is_stream)
-        if streams >= self._max_streams or len(peers) - streams >= self._max_open:
-            raise TooManyCallsError("The token has as many requests open as it may")
 
     def _close(self, token_id: TokenId, exchange: Exchange) -> None:
         requests = self._open[token_id]

@@ -38,6 +38,10 @@ _PROGRESS: Final = "notifications/progress"
 _CANCELLED: Final = "notifications/cancelled"
 _LOG: Final = "notifications/message"
 _ELICITED: Final = "notifications/elicitation/complete"
+# How long a server may go on with a call that was cancelled, and how many such calls are kept in
+# mind. A server that obeys never answers, so this is not known to end.
+_ECHO_SECONDS: Final = 300.0
+_MAX_ECHOES: Final = 1024
 # How many questions of one server may be open at the same time.
 _MAX_QUESTIONS: Final = 64
 
@@ -133,6 +137,8 @@ class StdioUpstream:
         self._pending: dict[str, _Pending] = {}
         # Requests that last as long as somebody listens; they say nothing about the server's life.
         self._listens: dict[str, _Pending] = {}
+        # Whose calls nobody waits for any more, and until when they may still be heard.
+        self._echoes: dict[str, tuple[str, float]] = {}
         self._asked = 0
         self._gone: AgentsError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -174,7 +180,7 @@ class StdioUpstream:
         if self._gone is None:
             self._gone = error
         pending = [*self._pending.values(), *self._listens.values()]
-        self._pending, self._listens = {}, {}
+        self._pending, self._listens, self._echoes = {}, {}, {}
         for call in pending:
             if not call.future.done():
                 call.future.set_exception(error)
@@ -217,11 +223,18 @@ class StdioUpstream:
         try:
             return await wait(future)
         finally:
-            if self._forget(request_id) is not None:
+            given_up = self._forget(request_id)
+            if given_up is not None:
+                self._expect_echo(request_id, given_up)
                 self.notify(
                     _CANCELLED,
                     {"requestId": request_id, "reason": "nobody waits for it any more"},
                 )
+
+    def _expect_echo(self, request_id: str, given_up: _Pending) -> None:
+        if given_up.caller is not None and len(self._echoes) <= _MAX_ECHOES:
+            until = self._clock.monotonic() + _ECHO_SECONDS
+            self._echoes[request_id] = (given_up.caller.owner, until)
 
     def _forget(self, request_id: str) -> _Pending | None:
         found = self._pending.pop(request_id, None)
@@ -270,6 +283,7 @@ class StdioUpstream:
         match message:
             case jsonrpc.Response(id=str(request_id)):
                 pending = self._forget(request_id)
+                _ = self._echoes.pop(request_id, None)
                 if pending is not None and not pending.future.done():
                     pending.future.set_result(message)
             case jsonrpc.Request():
@@ -321,7 +335,18 @@ class StdioUpstream:
                 newest = pending.caller
             elif pending.caller.owner != newest.owner:
                 return None
-        return newest
+        return newest if newest is None or self._is_alone(newest.owner) else None
+
+    def _is_alone(self, owner: str) -> bool:
+        """Tell whether no cancelled call of anybody else may still be under way at the server."""
+        now = self._clock.monotonic()
+        for request_id, (_, until) in tuple(self._echoes.items()):
+            if until > now:
+                break  # the others were given up later
+            del self._echoes[request_id]
+        return len(self._echoes) <= _MAX_ECHOES and all(
+            whose == owner for whose, _ in self._echoes.values()
+        )
 
     def _take_question(self, request: jsonrpc.Request) -> None:
         question = _Question(self, request)

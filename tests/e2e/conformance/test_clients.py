@@ -65,6 +65,7 @@ class Session:
 
     client: Client
     stage: Stage
+    role: str
     logs: list[object] = field(default_factory=list[object])
     news: set[str] = field(default_factory=set[str])
     heard: anyio.Event = field(default_factory=anyio.Event)
@@ -111,7 +112,9 @@ async def list_roots(_: ClientRequestContext) -> types.ListRootsResult:
 
 
 @asynccontextmanager
-async def open_session(transport: Transport, mode: str, stage: Stage) -> AsyncGenerator[Session]:
+async def open_session(
+    transport: Transport, mode: str, stage: Stage, role: str
+) -> AsyncGenerator[Session]:
     """Connect a client that can do everything."""
     session: Session
 
@@ -137,7 +140,7 @@ async def open_session(transport: Transport, mode: str, stage: Stage) -> AsyncGe
         logging_callback=hear_log,
         message_handler=hear,
     )
-    session = Session(client, stage)
+    session = Session(client, stage, role)
     with anyio.fail_after(LONGEST):
         async with client:
             yield session
@@ -278,29 +281,34 @@ async def cancels(session: Session) -> None:
 
 
 async def hears_news(session: Session) -> None:
-    """Changes of lists, and updates of a resource, are told to whoever listens."""
+    """Changes of lists, and updates of a resource, that another agent causes are told."""
     triggers = {
+        "test_trigger_resource_update": "notifications/resources/updated",
         "test_trigger_tool_change": "notifications/tools/list_changed",
         "test_trigger_prompt_change": "notifications/prompts/list_changed",
-        "test_trigger_resource_update": "notifications/resources/updated",
     }
-    if session.modern:
-        async with session.client.listen(
-            tools_list_changed=True, prompts_list_changed=True, resource_subscriptions=[WATCHED]
-        ) as news:
-            for tool in triggers:
-                _ = await session.say(tool)
-            kinds = {type(await anext(news)).__name__ for _ in triggers}
+    stage = session.stage
+    async with (
+        straight(stage.project, session.role) as transport,
+        open_session(transport, "2026-07-28", stage, session.role) as other,
+    ):
+        if session.modern:
+            async with session.client.listen(
+                tools_list_changed=True, prompts_list_changed=True, resource_subscriptions=[WATCHED]
+            ) as news:
+                for tool in triggers:
+                    _ = await other.say(tool)
+                kinds = {type(await anext(news)).__name__ for _ in triggers}
             assert kinds == {"ToolsListChanged", "PromptsListChanged", "ResourceUpdated"}
-        return
-    wish = types.SubscribeRequest(params=types.SubscribeRequestParams(uri=WATCHED))
-    _ = await session.client.session.send_request(wish, types.EmptyResult)
-    for tool, method in triggers.items():
-        while method not in session.news:
-            session.heard = anyio.Event()
-            _ = await session.say(tool)
-            with anyio.move_on_after(NEWS_SECONDS):
-                await session.heard.wait()
+            return
+        wish = types.SubscribeRequest(params=types.SubscribeRequestParams(uri=WATCHED))
+        _ = await session.client.session.send_request(wish, types.EmptyResult)
+        for tool, method in triggers.items():
+            while method not in session.news:
+                session.heard = anyio.Event()
+                _ = await other.say(tool)
+                with anyio.move_on_after(NEWS_SECONDS):
+                    await session.heard.wait()
 
 
 ACTS: Final = (
@@ -336,7 +344,7 @@ async def test_the_client_loses_nothing(stage: Stage, role: str, mode: str, act:
     """In every mode, in front of every kind of process, each thing works as it does directly."""
     async with (
         straight(stage.project, role) as transport,
-        open_session(transport, mode, stage) as session,
+        open_session(transport, mode, stage, role) as session,
     ):
         await act(session)
 
@@ -345,7 +353,7 @@ async def test_the_client_loses_nothing(stage: Stage, role: str, mode: str, act:
 async def test_our_shim_loses_nothing(stage: Stage, mode: str) -> None:
     """The same over stdio, by `agents connect`."""
     transport = start(stage.project, AGENTS, "connect", "stdio", "-C", str(stage.project.root))
-    async with open_session(transport, mode, stage) as session:
+    async with open_session(transport, mode, stage, "stdio") as session:
         for act in ACTS:
             await act(session)
 
@@ -357,7 +365,7 @@ async def test_mcp_remote_loses_nothing(stage: Stage, node: Mapping[str, str], m
     url = stage.project.url("stdio")
     words = ("--allow-http", "--transport", "http-only", "--header", "Authorization:${BEARER}")
     transport = start(stage.project, node["node"], node["remote"], url, *words)
-    async with open_session(transport, mode, stage) as session:
+    async with open_session(transport, mode, stage, "stdio") as session:
         # It does neither for clients of the newer era, in front of any server.
         left_out = (repeats_arguments_in_headers, cancels) if session.modern else ()
         for act in ACTS:

@@ -40,7 +40,7 @@ from orchestrator.tokens.record import TokenRecord
 from orchestrator.tokens.verify import TokenIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mcp.client.session import ElicitationFnT, LoggingFnT
 
@@ -85,6 +85,7 @@ class Instance:
     era: Era
     tools: tuple[JsonObject, ...] = ()
     capabilities: JsonObject = field(default_factory=dict[str, Json])
+    instructions: str = ""
 
     def ref(self, workload: str, owner: str = "") -> TargetRef:
         """Tell the gateway how to reach it."""
@@ -97,7 +98,8 @@ class Instance:
             version,
             INFO,
             self.capabilities,
-            owner=owner,
+            self.instructions,
+            owner,
         )
 
     def received(self, method: str = "") -> list[JsonObject]:
@@ -125,6 +127,7 @@ class Instance:
                 note = jsonrpc.notification_body("notifications/initialized", {})
                 await channel.send(jsonrpc.encode(note))
             self.capabilities = cast("JsonObject", opened["capabilities"])
+            self.instructions = str(opened.get("instructions", ""))
             cursor: Json = None
             while True:
                 params: JsonObject = {} if cursor is None else {"cursor": cursor}
@@ -303,9 +306,13 @@ class Caller:
         assert answer["id"] == body["id"], answer
         return answer
 
-    async def play(self, *steps: list[Json], tool: str = "look", **more: Json) -> JsonObject:
+    async def play(self, *steps: Sequence[Json], tool: str = "look", **more: Json) -> JsonObject:
         """Call a tool that plays steps, and read its result, which has to come alone."""
-        params: JsonObject = {"name": tool, "arguments": {"steps": [*steps]}, **more}
+        params: JsonObject = {
+            "name": tool,
+            "arguments": {"steps": [[*step] for step in steps]},
+            **more,
+        }
         answer = await self.ask("tools/call", params)
         assert "result" in answer, answer
         return cast("JsonObject", answer["result"])
@@ -321,10 +328,14 @@ class Caller:
 
     @asynccontextmanager
     async def act(
-        self, *steps: list[Json], tool: str = "look", token: str | int | None = None, **meta: Json
+        self,
+        *steps: Sequence[Json],
+        tool: str = "look",
+        token: str | int | None = None,
+        **meta: Json,
     ) -> AsyncGenerator[Talk]:
         """Call a tool that plays steps, and read what comes on the way."""
-        params: JsonObject = {"name": tool, "arguments": {"steps": [*steps]}}
+        params: JsonObject = {"name": tool, "arguments": {"steps": [[*step] for step in steps]}}
         told: JsonObject = {} if token is None else {"progressToken": token}
         level: JsonObject = {mcp.LOG_LEVEL_KEY: meta["level"]} if "level" in meta else {}
         async with self.open("tools/call", params, {**told, **level}) as talk:
@@ -423,6 +434,24 @@ class Rig:
         instance.stop()
         workload = WorkloadName(f"{role}.tools.g{generation}")
         self.gateway.lose(workload, instance.process.pid, "killed")
+
+    async def touch(self, instance: Instance, uri: str) -> None:
+        """Have the talker say that a resource changed, once somebody has asked it to."""
+
+        def is_asked() -> bool:
+            told = json.dumps(instance.received())
+            return '"resources/subscribe"' in told or '"resourceSubscriptions"' in told
+
+        await self.until(is_asked)
+        with Channel(instance.directory) as channel:
+            note = jsonrpc.notification_body("test/touch", {"uri": uri})
+            await channel.send(jsonrpc.encode(note))
+
+    async def until(self, is_true: Callable[[], object]) -> None:
+        """Wait for what only another process, or the inside of the gateway, knows."""
+        with anyio.fail_after(10):
+            while not is_true():  # noqa: ASYNC110 - nobody there sets an event for us
+                await anyio.sleep(0.01)
 
     def token(self, role: str = "treasury", agent: str = "agent", ttl: float = 3600) -> str:
         """Issue a token; a negative time makes one that is over."""

@@ -459,7 +459,7 @@ async def test_signs_of_life(open_rig: OpenRig) -> None:
             assert after.heard > before.heard
             assert (after.in_flight, after.oldest_call) == (0, None)
             tools = await rig.gateway.list_tools(WORKLOAD)
-            assert len(tools) == (11 if era == "modern" else 9)
+            assert len(tools) == (12 if era == "modern" else 9)
         nobody = WorkloadName("nobody.tools.g1")
         assert rig.gateway.pulse(nobody) is None
         assert await rig.gateway.drain(nobody, 1) == 0

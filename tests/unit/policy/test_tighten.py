@@ -119,6 +119,8 @@ def is_sound(schema: JsonObject) -> bool:
 @example({"const": 1}, {"const": True}, {"a": 1})
 @example({"properties": {"a": {"const": 1}}}, {"properties": {"a": {"const": True}}}, {"a": True})
 @example({"required": ["a"]}, {"properties": {"a": False}}, {"a": 1})
+@example({"enum": [{"a": [1, True]}]}, {"enum": [{"a": [1.0, True]}, 2]}, {"a": [1, True]})
+@example({"enum": [{"a": [1]}]}, {"enum": [{"a": [True]}, {"b": 1}]}, {"a": [1]})
 @example({"unevaluatedProperties": False}, {"properties": {"a": {}}}, {"a": 1})
 @example({"patternProperties": {"^a": False}}, {"properties": {"a": {}}}, {"a": 1})
 def test_merged_is_both(server: JsonObject, rule: JsonObject, value: JsonObject) -> None:

@@ -15,9 +15,11 @@ from orchestrator.errors import (
     UnsupportedVersionError,
 )
 from orchestrator.model.base import JsonObject
+from orchestrator.model.snapshot import Era
 from orchestrator.protocol import headers, jsonrpc, mcp
 
 INFO: JsonObject = {"name": "g", "version": "1"}
+ASKS = "input_required"
 
 
 def test_constants_are_those_of_the_sdk() -> None:
@@ -48,10 +50,36 @@ def test_constants_are_those_of_the_sdk() -> None:
 def test_served_methods_exist() -> None:
     """Every served method is one of its era's revisions in the SDK."""
     for era, versions in (("legacy", mcp.LEGACY_VERSIONS), ("modern", mcp.MODERN_VERSIONS)):
-        for method, served in mcp.SERVED["legacy" if era == "legacy" else "modern"].items():
-            assert method == served
+        for method in mcp.SERVED["legacy" if era == "legacy" else "modern"]:
             for revision in versions:
                 assert (method, revision) in methods.CLIENT_REQUESTS
+
+
+def offered(era: Era) -> JsonObject:
+    """Offer all that there is."""
+    abilities: JsonObject = {
+        "resources": {"subscribe": True, "listChanged": True},
+        "prompts": {},
+        "completions": {},
+        "logging": {},
+        "tasks": {},
+    }
+    return mcp.offered_capabilities(abilities, resources=True, prompts=True, era=era)
+
+
+def test_no_more_is_offered_than_the_role_has() -> None:
+    """What the server does not have, and what the role may not use, is not offered."""
+    assert set(offered("modern")) == {"tools", "resources", "prompts", "completions", "logging"}
+    abilities: JsonObject = {"resources": {}, "prompts": {}, "completions": {}}
+    eras: tuple[Era, ...] = ("legacy", "modern")
+    for era in eras:
+        none = mcp.offered_capabilities(abilities, resources=False, prompts=False, era=era)
+        assert set(none) - {"logging"} == {"tools"}
+        some = mcp.offered_capabilities(abilities, resources=True, prompts=False, era=era)
+        assert some["resources"] == {"listChanged": True}
+        assert "prompts" not in some
+        absent = mcp.offered_capabilities({}, resources=True, prompts=True, era=era)
+        assert set(absent) - {"logging"} == {"tools"}
 
 
 def test_answers_are_valid_results() -> None:
@@ -59,72 +87,101 @@ def test_answers_are_valid_results() -> None:
     tools: tuple[JsonObject, ...] = ({"name": "a", "inputSchema": {"type": "object"}},)
     for revision in mcp.LEGACY_VERSIONS:
         for method, result in (
-            ("initialize", mcp.initialize_result(revision, INFO)),
+            ("initialize", mcp.initialize_result(revision, INFO, offered("legacy"), "Be kind.")),
             ("tools/list", mcp.list_result(tools)),
         ):
             _ = methods.validate_server_result(
-                method, revision, mcp.result_for("legacy", result, INFO)
+                method, revision, mcp.result_for("legacy", method, result, INFO)
             )
     for method, result in (
-        ("server/discover", mcp.discover_result()),
+        ("server/discover", mcp.discover_result(offered("modern"), "Be kind.")),
         ("tools/list", mcp.list_result(tools)),
     ):
         _ = methods.validate_server_result(
-            method, mcp.LATEST_MODERN, mcp.result_for("modern", result, INFO)
+            method, mcp.LATEST_MODERN, mcp.result_for("modern", method, result, INFO)
         )
 
 
 def test_result_changes_era() -> None:
     """The modern keys are added toward a modern caller and removed toward a legacy one."""
     content: JsonObject = {"content": [], "isError": False}
-    modern = mcp.result_for("modern", {**content, "_meta": {"a": 1}}, INFO)
+    modern = mcp.result_for("modern", "tools/call", {**content, "_meta": {"a": 1}}, INFO)
     assert modern == {
         **content,
         "resultType": "complete",
         "_meta": {"a": 1, mcp.SERVER_INFO_KEY: INFO},
     }
-    assert mcp.result_for("legacy", modern, INFO) == {**content, "_meta": {"a": 1}}
-    stamped = mcp.result_for("modern", {**content, "_meta": {mcp.SERVER_INFO_KEY: {}}}, INFO)
+    legacy = mcp.result_for("legacy", "tools/call", modern, INFO)
+    assert legacy == {**content, "_meta": {"a": 1}}
+    told: JsonObject = {**content, "_meta": {mcp.SERVER_INFO_KEY: {}}}
+    stamped = mcp.result_for("modern", "tools/call", told, INFO)
     assert stamped["_meta"] == {mcp.SERVER_INFO_KEY: INFO}
-    assert mcp.result_for("legacy", stamped, INFO) == content
+    assert mcp.result_for("legacy", "tools/call", stamped, INFO) == content
 
 
-def test_call_is_rewritten_at_the_hop() -> None:
-    """Connection keys are restamped or dropped, unknown parameters and progress are left behind."""
+@pytest.mark.parametrize(
+    ("told", "kept"), [(0, 0), (10**9, mcp.LIST_TTL_MS), (-5, 0), (1.5, 1), (True, 0), ("x", 0)]
+)
+def test_what_depends_on_the_role_is_kept_by_nobody_else(told: float | str, kept: int) -> None:
+    """A list of a server is private here, whatever it says, and is not kept for long."""
+    result: JsonObject = {"resources": [], "ttlMs": told, "cacheScope": "public"}
+    modern = mcp.result_for("modern", "resources/list", result, INFO)
+    assert (modern["ttlMs"], modern["cacheScope"]) == (kept, "private")
+    asked: JsonObject = {"resultType": "input_required", "requestState": "s"}
+    assert "ttlMs" not in mcp.result_for("modern", "resources/read", asked, INFO)
+
+
+def test_request_is_rewritten_at_the_hop() -> None:
+    """Connection keys are restamped or dropped, and unknown parameters are left behind."""
     meta: JsonObject = {
-        **mcp.envelope({"name": "caller"}),
+        **mcp.envelope({"name": "caller"}, {"sampling": {}}),
         mcp.LOG_LEVEL_KEY: "debug",
         mcp.PROGRESS_TOKEN_KEY: 1,
         "traceparent": "00",
     }
     params: JsonObject = {"name": "t", "arguments": {"a": 1}, "_meta": meta, "task": {"ttl": 1}}
-    call = mcp.parse_tool_call(params)
-    legacy = mcp.upstream_call(call, "legacy", INFO, "r1")
-    assert legacy == {
-        "name": "t",
-        "arguments": {"a": 1},
-        "_meta": {"traceparent": "00", mcp.REQUEST_ID_KEY: "r1"},
-    }
-    modern = mcp.upstream_call(call, "modern", INFO, "r1")
+    kept: JsonObject = {"traceparent": "00", mcp.PROGRESS_TOKEN_KEY: 1, mcp.REQUEST_ID_KEY: "r1"}
+    stamp: JsonObject = {mcp.REQUEST_ID_KEY: "r1"}
+    legacy = mcp.upstream_params("tools/call", params, meta, "legacy", stamp)
+    assert legacy == {"name": "t", "arguments": {"a": 1}, "_meta": kept}
+    stamp |= mcp.envelope(INFO)
+    modern = mcp.upstream_params("tools/call", params, meta, "modern", stamp)
     assert modern["_meta"] == {
-        "traceparent": "00",
-        mcp.REQUEST_ID_KEY: "r1",
+        **kept,
+        mcp.LOG_LEVEL_KEY: "debug",
         mcp.VERSION_KEY: mcp.LATEST_MODERN,
         mcp.CLIENT_CAPABILITIES_KEY: {},
         mcp.CLIENT_INFO_KEY: INFO,
     }
-    bare = mcp.upstream_call(mcp.parse_tool_call({"name": "t"}), "legacy", INFO, "r1")
+    bare = mcp.upstream_params("tools/call", {"name": "t", "arguments": None}, {}, "legacy", stamp)
     assert "arguments" not in bare
+    assert params["_meta"] is meta
+    assert mcp.CLIENT_INFO_KEY in meta
+
+
+def test_capabilities_are_cut_to_what_the_server_may_ask() -> None:
+    """A server learns of no capability that its role does not let it use."""
+    declared: JsonObject = {"sampling": {}, "elicitation": {"url": {}}, "roots": True, "tasks": {}}
+    assert mcp.cut_capabilities(declared, ()) == {}
+    assert mcp.cut_capabilities(declared, ("elicitation", "roots")) == {"elicitation": {"url": {}}}
+    assert mcp.cut_capabilities(["sampling"], ("sampling",)) == {}
 
 
 @pytest.mark.parametrize(
     "params",
-    [{}, {"name": 1}, {"name": "a", "arguments": 1}, {"name": "a", "_meta": []}],
+    [{}, {"name": 1}, {"name": "a", "arguments": 1}],
 )
 def test_calls_of_a_wrong_shape_are_refused(params: JsonObject) -> None:
-    """A name that is no text, arguments or `_meta` that are no objects, are invalid."""
+    """A name that is no text, and arguments that are no object, are invalid."""
     with pytest.raises(InvalidParamsError):
         _ = mcp.parse_tool_call(params)
+
+
+def test_meta_is_an_object_or_nothing() -> None:
+    """A `_meta` of another type is invalid."""
+    assert mcp.parse_meta({}) == mcp.parse_meta({"_meta": None}) == {}
+    with pytest.raises(InvalidParamsError):
+        _ = mcp.parse_meta({"_meta": []})
 
 
 def test_versions_are_agreed_on() -> None:
@@ -138,13 +195,15 @@ def test_versions_are_agreed_on() -> None:
         mcp.check_modern_version("2025-11-25")
 
 
-def test_questions_are_not_relayed() -> None:
-    """Only a complete result passes."""
-    mcp.check_relayed({})
-    mcp.check_relayed({"resultType": "complete"})
-    for kind in ("input_required", "task", None):
+def test_only_what_may_be_asked_is_no_complete_result() -> None:
+    """Only the three methods may ask, and other kinds of results are not relayed."""
+    assert not mcp.check_result_type("tools/call", {})
+    assert not mcp.check_result_type("tools/list", {"resultType": "complete"})
+    for method in ("tools/call", "prompts/get", "resources/read"):
+        assert mcp.check_result_type(method, {"resultType": "input_required"})
+    for method, kind in (("tools/call", "task"), ("tools/call", None), ("tools/list", ASKS)):
         with pytest.raises(NotRelayedError):
-            mcp.check_relayed({"resultType": kind})
+            _ = mcp.check_result_type(method, {"resultType": kind})
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

@@ -39,6 +39,13 @@ def test_what_is_written_is_read(
     assert frame.limits == {b"CORE": (1, 1), b"NOFILE": (4096, 65536)}
 
 
+@pytest.mark.parametrize("logs", [True, False])
+def test_where_stdout_goes(logs: bool) -> None:
+    """The frame tells whether stdout is the log, or the FIFO of a protocol."""
+    frame = LaunchFrame(("/bin/true",), {}, {}, "/", logs_stdout=logs)
+    assert seat.parse(frame.encode()).logs_stdout is logs
+
+
 @given(st.integers(0, len(VALID) - 1))
 def test_a_frame_that_was_cut_off_is_refused(length: int) -> None:
     """No beginning of a frame is a frame."""
@@ -75,6 +82,8 @@ def test_junk_between_magic_and_end_is_refused_or_a_frame(records: list[bytes]) 
         b"env=A=again",
         b"cwd=/again",
         b"umask=022",
+        b"stdout=/etc/passwd",
+        b"stdout=",
         b"limit=CORE:0:0",
         b"limit=CPU:1",
         b"limit=CPU:-1:1",
