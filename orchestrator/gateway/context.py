@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final
@@ -164,7 +164,7 @@ class Exchange:
         self.send = send
         self.started = started
         self.principal: Principal | None = None
-        self.peers: Collection[Exchange] = ()
+        self.peers: set[Exchange] = set()
         self.is_stream = False
         self.held_bytes = 0
         self.era: Era = "legacy"
@@ -214,6 +214,7 @@ class Exchange:
 
     def finish(self) -> None:
         """Do what was to be done at the end, the last first."""
+        self.peers.discard(self)
         if self._outlet is not None:
             self._outlet.abandon()
         if self._watch is not None:

@@ -211,9 +211,8 @@ class Relay:
     def _write(
         self, exchange: Exchange, place: Place, target: Target, meta: JsonObject, caller: Caller
     ) -> Outgoing:
-        stamp: JsonObject = {mcp.REQUEST_ID_KEY: exchange.id}
+        stamp: JsonObject = {**self._envelope, mcp.REQUEST_ID_KEY: exchange.id}
         if target.ref.era == "modern":
-            stamp |= self._envelope
             if place.route.policy.asks:
                 stamp[mcp.CLIENT_CAPABILITIES_KEY] = _capabilities(exchange, meta, place)
             if exchange.session is not None and "logging" in place.capabilities:

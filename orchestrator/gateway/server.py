@@ -185,7 +185,8 @@ class Gateway:
     def _open_target(self, ref: TargetRef, route: Route) -> Target:
         if self._group is None:
             raise TargetUnavailableError("The gateway is not open")
-        target = Target(ref, route.role, self._connect(ref, route), self._common)
+        asked = declared(route.policy.asks)
+        target = Target(ref, route.role, self._connect(ref, route), self._common, asked)
         self._group.start_soon(target.run, name=f"target {ref.workload}")
         return target
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, cast, final
 import orjson
 
 from orchestrator.clock import Clock
-from orchestrator.errors import StateCorruptError, StateUnwritableError
+from orchestrator.errors import SettingsError, StateCorruptError, StateUnwritableError
 from orchestrator.gateway.log import get_log
 from orchestrator.journal import Journal
 from orchestrator.model.amount import format_amount, parse_amount
@@ -95,7 +95,10 @@ class SumStore:
         return int(self._clock.now().timestamp() * 1000)
 
     def _open(self) -> Journal:
-        journal = Journal(self._directory)
+        try:
+            journal = Journal(self._directory)
+        except SettingsError as error:
+            raise StateUnwritableError(str(error), hint=error.hint) from error
         try:
             lines = journal.load()
             self._ledger = _read(lines, self._now_ms())

@@ -43,16 +43,33 @@ class Target:
         claims: Calls that hold it, until their replies are sent.
     """
 
-    def __init__(self, ref: TargetRef, role: RoleName, upstream: Upstream, common: Common) -> None:
-        """Take the connection; nothing moves before `run`."""
+    def __init__(
+        self,
+        ref: TargetRef,
+        role: RoleName,
+        upstream: Upstream,
+        common: Common,
+        capabilities: JsonObject,
+    ) -> None:
+        """Take the connection; nothing moves before `run`.
+
+        Args:
+            ref: Which process.
+            role: The role that it belongs to.
+            upstream: The connection to it.
+            common: The gateway.
+            capabilities: What the gateway's own requests declare: what the server may ask anybody
+                of the role, as what a server lists may depend on that.
+        """
         self.ref = ref
         self.role = role
         self.state = State.OPEN
         self.claims = 0
         self._common = common
+        self._envelope = mcp.envelope(common.info, capabilities)
         self._upstream = upstream
-        self._idle = asyncio.Event()
-        self._idle.set()
+        # Is there only while somebody waits for the last claim to end.
+        self._idle: asyncio.Event | None = None
         self._closed = asyncio.Event()
         self._group: TaskGroup | None = None
         self._last_call = common.clock.monotonic()
@@ -93,15 +110,14 @@ class Target:
     def claim(self) -> None:
         """Hold it for one call; `release` ends that."""
         self.claims += 1
-        if self.claims == 1:
-            self._idle.clear()
 
     def release(self) -> None:
         """End a claim."""
         self.claims -= 1
         if self.claims == 0:
-            self.touch()
-            self._idle.set()
+            self._last_call = self._common.clock.monotonic()
+            if self._idle is not None:
+                self._idle.set()
             if self.state is not State.OPEN:
                 self.close()
 
@@ -128,7 +144,10 @@ class Target:
         if self.state is State.OPEN:
             self.state = State.DRAINING
         with anyio.move_on_after(grace):
-            _ = await self._idle.wait()
+            while self.claims:
+                if self._idle is None or self._idle.is_set():
+                    self._idle = asyncio.Event()
+                _ = await self._idle.wait()
         return self.claims
 
     def lose(self, error: AgentsError) -> None:
@@ -170,7 +189,7 @@ class Target:
         if self.ref.era == "legacy":
             _ = await self._ask("ping", {})
         else:
-            _ = await self._ask("server/discover", {"_meta": mcp.envelope(self._common.info)})
+            _ = await self._ask("server/discover", {"_meta": dict(self._envelope)})
 
     async def list_tools(self) -> tuple[JsonObject, ...]:
         """Ask for all tools, page after page.
@@ -183,7 +202,7 @@ class Target:
         for _ in range(_MAX_PAGES):
             params: JsonObject = {} if cursor is None else {"cursor": cursor}
             if self.ref.era == "modern":
-                params["_meta"] = mcp.envelope(self._common.info)
+                params["_meta"] = dict(self._envelope)
             response = await self._ask("tools/list", params)
             listed = None if response.result is None else response.result.get("tools")
             if response.result is None or not isinstance(listed, list):
@@ -249,7 +268,7 @@ class Target:
             if wanted:
                 params: JsonObject = {
                     "notifications": wanted,
-                    "_meta": mcp.envelope(self._common.info),
+                    "_meta": dict(self._envelope),
                 }
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._cancel_on_change, group)

@@ -12,7 +12,6 @@ LENGTHS: Final = (12, 15, 18, 21, 24)
 _BITS: Final = 11  # of a word
 _BITS_PER_CHECK_BIT: Final = 32
 
-_ROW: Final = b"\1" * LENGTHS[0]
 # Longer rows are lists of words, where a checksum is right now and then by accident.
 _LONGEST_ROW: Final = 3 * LENGTHS[-1]
 _ONLY_LETTERS: Final = bytes(
@@ -23,14 +22,19 @@ _ONLY_LETTERS: Final = bytes(
 def holds_phrase(text: bytes) -> bool:
     """Tell whether a text holds a recovery phrase in lower case, whatever is between its words."""
     words = text.translate(_ONLY_LETTERS).split()
-    known = bytes(map(_WORDS.__contains__, words))
-    begin = known.find(_ROW)
-    while begin >= 0:
-        end = known.find(0, begin)
-        row = words[begin : len(words) if end < 0 else end]
-        if len(row) <= _LONGEST_ROW and any(map(_is_phrase, _windows(row))):
+    end = 0
+    # Any twelve words in a row have one of these among them.
+    for place in range(LENGTHS[0] - 1, len(words), LENGTHS[0]):
+        if place < end or words[place] not in _WORDS:
+            continue
+        begin, first = place, end
+        while begin > first and words[begin - 1] in _WORDS:
+            begin -= 1
+        end = place + 1
+        while end < len(words) and words[end] in _WORDS:
+            end += 1
+        if end - begin <= _LONGEST_ROW and any(map(_is_phrase, _windows(words[begin:end]))):
             return True
-        begin = known.find(_ROW, begin + len(row))
     return False
 
 

@@ -17,9 +17,7 @@ Asking: TypeAlias = Literal["elicitation", "sampling", "roots"]
 
 # Names, or every one that there is.
 Readable = (
-    Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=2048)], ...], Field(strict=False)
-    ]
+    Annotated[tuple[Annotated[str, Field(min_length=1, max_length=2048)], ...], Field(strict=False)]
     | Literal["all"]
 )
 Asks = Annotated[tuple[Asking, ...], Field(strict=False)]

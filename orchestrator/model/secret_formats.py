@@ -54,6 +54,7 @@ _KEY: Final = re.compile(rb"(?:0x)?[0-9a-fA-F]{64}")
 _KEY_NAME: Final = re.compile(rb"(?:private|secret|signing)[_-]?key\W{1,8}\Z", re.IGNORECASE)
 _NAME_LENGTH: Final = 24
 _SENDGRID: Final = b"SG."
+_SHORTEST_PHRASE: Final = 4 * LENGTHS[0] - 2  # bytes
 _CODED: Final = re.compile(rb"\\u[0-9a-fA-F]{4}|%[0-9a-fA-F]{2}")
 
 
@@ -70,17 +71,17 @@ def find_secret(data: bytes) -> str | None:
         data = _without_escapes(data)
     runs = data.translate(_LETTERS)
     begin = runs.find(_RUN)
+    if begin >= 0 and _OWN_MARK in data and _OWN.search(data):
+        return "a token of an agent"
     while begin >= 0:
         end = runs.find(b" ", begin)
         end = len(runs) if end < 0 else end
         if found := _look_at(data, begin, end):
             return found
         begin = runs.find(_RUN, end)
-    if _OWN_MARK in data and _OWN.search(data):
-        return "a token of an agent"
     if b"PRIVATE KEY" in data and _PEM.search(data):
         return "a private key"
-    if runs.count(b" x") >= LENGTHS[0] - 1 and holds_phrase(data):
+    if len(data) > _SHORTEST_PHRASE and runs.count(b" x") >= LENGTHS[0] - 1 and holds_phrase(data):
         return "the recovery phrase of a wallet"
     return None
 

@@ -96,7 +96,8 @@ class CompiledPolicy:
         """
         if tool in self._rules:
             self._check_rule(tool, _NOTHING if arguments is None else arguments)
-        self.check_secrets(encoded)
+        if encoded:
+            self.check_secrets(encoded)
 
     def _check_rule(self, tool: ToolName, arguments: JsonObject) -> None:
         rule = self._rules[tool]

@@ -38,8 +38,8 @@ SERVER_INFO_KEY: Final = "io.modelcontextprotocol/serverInfo"
 PROGRESS_TOKEN_KEY: Final = "progressToken"  # noqa: S105 - the name of a field of the protocol
 REQUEST_ID_KEY: Final = "dev.bandmaster/requestId"
 
-# What belongs to the connection between a caller and the gateway.
-_OF_THIS_HOP: Final = frozenset({VERSION_KEY, CLIENT_INFO_KEY, CLIENT_CAPABILITIES_KEY})
+# What a legacy server knows nothing of; a modern one gets the gateway's own in its place.
+_MODERN_META: Final = (VERSION_KEY, CLIENT_INFO_KEY, CLIENT_CAPABILITIES_KEY, LOG_LEVEL_KEY)
 _MODERN_RESULT_KEYS: Final = ("resultType", "ttlMs", "cacheScope")
 
 # Source: MCP 2026-07-28, Streamable HTTP, and the SDK for the rest: codes without a row go out
@@ -297,14 +297,19 @@ def upstream_params(
         params: The caller's parameters.
         meta: The caller's `_meta`.
         era: The era of the instance.
-        stamp: What the gateway itself puts into `_meta`.
+        stamp: What the gateway itself puts into `_meta`; for a modern instance a whole envelope.
     """
-    passed = {key: value for key, value in meta.items() if key not in _OF_THIS_HOP}
+    passed: JsonObject = {**meta, **stamp}
     if era == "legacy":
-        _ = passed.pop(LOG_LEVEL_KEY, None)
-    passed |= stamp
+        for key in _MODERN_META:
+            _ = passed.pop(key, None)
+    if method == "tools/call":
+        written: JsonObject = {"name": params.get("name"), "_meta": passed}
+        if params.get("arguments") is not None:
+            written["arguments"] = params["arguments"]
+        return written
     known = KNOWN_PARAMETERS.get(method, ())
-    written: JsonObject = {key: params[key] for key in known if params.get(key) is not None}
+    written = {key: params[key] for key in known if params.get(key) is not None}
     written["_meta"] = passed
     return written
 

@@ -7,12 +7,14 @@ at a time. Redirects are not followed and cookies are not kept.
 A kept connection may be closed by the server just as a request goes out. A request of which
 nothing left this process is sent again on a new connection; any other may have been carried out,
 and ends as lost. That this is rare is seen to by closing connections that were idle for a few
-seconds, which is sooner than servers do it.
+seconds, which is sooner than servers do it, and by looking at those that were idle for one.
 
 Source: RFC 9112; RFC 9110, section 9.2.2, on what may be sent again.
 """
 
 import asyncio
+import select
+import socket
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -141,6 +143,15 @@ class _Connection(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         return self._exchange is None
+
+    def is_stale(self) -> bool:
+        """Tell whether something came that the loop did not see yet: an end, as nothing is due."""
+        if self._transport is None:
+            return True
+        connection = cast("socket.socket", self._transport.get_extra_info("socket"))
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def send(self, exchange: Exchange) -> None:
         transport = self._transport
@@ -298,11 +309,18 @@ class HttpClient:
         monotonic: Where these come from.
     """
 
-    def __init__(self, address: Address, monotonic: Callable[[], float]) -> None:
-        """Keep the address; nothing is opened before `run`."""
+    def __init__(self, address: Address, monotonic: Callable[[], float], group: int = 0) -> None:
+        """Keep the address; nothing is opened before `run`.
+
+        Args:
+            address: Where the server listens.
+            monotonic: Where times come from.
+            group: The server's process group, which has to hold the port; 0 if it is not known.
+        """
         self.heard = monotonic()
         self.monotonic = monotonic
         self._address = address
+        self._group = group
         self._idle: list[_Connection] = []
         self._all: set[_Connection] = set()
         self._waiting: deque[Exchange] = deque()
@@ -344,9 +362,12 @@ class HttpClient:
             raise TargetUnavailableError("The instance is gone")
         if len(exchange.request) > _WHOLE_BYTES:
             self._check_room(len(exchange.request))
-        if self._idle:
-            self._idle.pop().send(exchange)
-            return
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.tick == self._tick or not connection.is_stale():
+                connection.send(exchange)
+                return
+            connection.drop()
         if len(exchange.request) + self._waiting_bytes > MAX_UNSENT_BYTES:
             raise TargetUnavailableError("The instance does not read what it is sent")
         self._waiting.append(exchange)
@@ -386,7 +407,7 @@ class HttpClient:
                             lambda: _Connection(self), address.socket
                         )
                     else:
-                        check_own(address.port)
+                        check_own(address.port, self._group)
                         _, connection = await loop.create_connection(
                             lambda: _Connection(self), HOST, address.port
                         )

@@ -46,11 +46,16 @@ _POSTED: Final = (
 class HttpWire:
     """One conversation; enter it before use."""
 
-    def __init__(self, address: Address) -> None:
-        """Keep the address; nothing is sent yet."""
+    def __init__(self, address: Address, group: int = 0) -> None:
+        """Keep the address; nothing is sent yet.
+
+        Args:
+            address: Where the server will listen.
+            group: The server's process group, which has to hold the port; 0 if it is not known.
+        """
         self.writer = HeaderWriter()
         self._address = address
-        self._client = HttpClient(address, time.monotonic)
+        self._client = HttpClient(address, time.monotonic, group)
         self._group: TaskGroup | None = None
         self._lines: deque[bytes] = deque()
         self._news = anyio.Event()

@@ -6,12 +6,14 @@ something to a port of ours looks first who listens there.
 
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from orchestrator.errors import TargetUnavailableError
 from orchestrator.runtimes.address import HOST
+from orchestrator.runtimes.identity import look_up
 
 _LISTENS = "0A"
 # 127.0.0.0/8 as the kernel writes it: words of four bytes, least significant byte first.
@@ -27,10 +29,12 @@ class Listener:
     Attributes:
         uid: Its user.
         address: Its address in the kernel's own writing.
+        inode: What tells it apart from all other sockets.
     """
 
     uid: int
     address: str
+    inode: int
 
     @property
     def is_local(self) -> bool:
@@ -56,34 +60,59 @@ def listeners(table: str, port: int) -> frozenset[Listener]:
     ending = f":{port:04X}"
     rows = (line.split() for line in table.splitlines()[1:] if f"{ending} " in line)
     return frozenset(
-        Listener(int(row[7]), row[1].removesuffix(ending))
+        Listener(int(row[7]), row[1].removesuffix(ending), int(row[9]))
         for row in rows
         if row[3] == _LISTENS and row[1].endswith(ending)
     )
 
 
-def check_own(port: int) -> None:
+def check_own(port: int, group: int = 0) -> None:
     """Make sure that what listens on a port is ours, and that nobody but this machine reaches it.
 
+    Args:
+        port: The port.
+        group: The process group that has to be the one that listens; 0 for any of this user.
+
     Raises:
-        ConnectionRefusedError: Nobody listens.
-        TargetUnavailableError: It is somebody else, or the network reaches it.
+        ConnectionRefusedError: Nobody listens, or another one of this user's processes.
+        TargetUnavailableError: It is another user, or the network reaches it.
     """
-    try:
-        tables = [Path(f"/proc/net/{name}").read_text("ascii") for name in ("tcp", "tcp6")]
-    except OSError:
-        return  # no Linux, or one without IPv6
-    found = [each for table in tables for each in listeners(table, port)]
-    if not found:
-        raise ConnectionRefusedError
+    table = Path("/proc/net/tcp").read_text("ascii")
+    table_6 = Path("/proc/net/tcp6")
+    found = listeners(table, port)
+    if table_6.exists():
+        found |= listeners(table_6.read_text("ascii"), port)
     if any(each.uid != os.geteuid() for each in found):
         raise TargetUnavailableError(
             f"port {port} belongs to another user; nothing was sent",
             hint="Another process took the port; a unix socket cannot be taken.",
         )
+    if not found or (group and not _belong({each.inode for each in found}, group)):
+        raise ConnectionRefusedError
     if not all(each.is_local for each in found):
         raise TargetUnavailableError(
             f"the server listens on port {port} of more addresses than {HOST}, so that the network "
             "may reach it",
             hint=f"Tell it to bind {HOST}, or better a unix socket.",
         )
+
+
+def _belong(inodes: set[int], group: int) -> bool:
+    """Tell whether processes of one group hold all these sockets; mostly its first one does."""
+    left = inodes - _sockets_of(group)
+    for entry in Path("/proc").iterdir() if left else ():
+        facts = look_up(int(entry.name)) if entry.name.isdigit() else None
+        if facts is not None and facts.group == group:
+            left -= _sockets_of(int(entry.name))
+    return not left
+
+
+def _sockets_of(pid: int) -> set[int]:
+    found: set[int] = set()
+    with suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                kind, _, inode = str(entry.readlink()).partition(":")
+                if kind == "socket":
+                    found.add(int(inode[1:-1]))
+    return found

@@ -36,7 +36,7 @@ async def open_wire(process: Process, *, resume: bool) -> AsyncGenerator[Wire]:
         WorkloadNotReadyError: It did not listen while the block wanted to talk.
     """
     if process.address:
-        async with HttpWire(Address.parse(process.address)) as wire:
+        async with HttpWire(Address.parse(process.address), process.pid) as wire:
             yield wire
     else:
         with Channel(process.directory, resume=resume) as channel:

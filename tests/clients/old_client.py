@@ -90,7 +90,7 @@ async def use(session: ClientSession, heard: anyio.Event) -> None:
     seen["completion"] = completed.completion.values
     # Whoever opens a stream for such news only after the news missed it.
     while not heard.is_set():
-        await session.call_tool("test_trigger_tool_change", {})
+        await session.call_tool("test_trigger_prompt_change", {})
         with anyio.move_on_after(1):
             await heard.wait()
 
@@ -102,7 +102,7 @@ async def main() -> None:
     async def hear(message: object) -> None:
         if isinstance(message, types.ServerNotification):
             seen["notes"].append(message.root.method)
-            if message.root.method == "notifications/tools/list_changed":
+            if message.root.method == "notifications/prompts/list_changed":
                 heard.set()
 
     headers = {"Authorization": f"Bearer {os.environ['TOKEN']}"}

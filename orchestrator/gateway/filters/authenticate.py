@@ -58,7 +58,6 @@ class Authenticate:
             self._loop = asyncio.get_running_loop()
         peers.add(exchange)
         exchange.peers = peers
-        exchange.finally_do(lambda: self._close(principal.token_id, exchange))
         reply = await then(exchange)
         if reply.stream is not None:
             if sum(1 for peer in peers if peer.is_stream) >= self._max_streams:
@@ -66,17 +65,11 @@ class Authenticate:
             exchange.is_stream = True
         return reply
 
-    def _close(self, token_id: TokenId, exchange: Exchange) -> None:
-        requests = self._open[token_id]
-        requests.discard(exchange)
-        if not requests:
-            del self._open[token_id]
-
     def cut(self, token_id: TokenId) -> None:
         """End every open request of a token; may be called from any thread."""
         if self._loop is not None and not self._loop.is_closed():
             _ = self._loop.call_soon_threadsafe(self._cut, token_id)
 
     def _cut(self, token_id: TokenId) -> None:
-        for exchange in tuple(self._open.get(token_id, ())):
+        for exchange in self._open.pop(token_id, set()).copy():
             exchange.interrupt(TokenRevokedError("The token was revoked"))

@@ -89,6 +89,7 @@ class HttpUpstream(Owner):
         boot: str,
         clock: Clock,
         broadcast: Broadcast,
+        pid: int = 0,
     ) -> None:
         """Take the address; nothing moves before `run`.
 
@@ -101,12 +102,13 @@ class HttpUpstream(Owner):
             boot: A text that no other run of the gateway uses.
             clock: Tells when something was heard.
             broadcast: Hears what the server says to nobody in particular.
+            pid: The server's process, whose group has to hold the port; 0 if it is not known.
 
         Raises:
             TargetUnavailableError: The address is none.
         """
         self._address = Address.parse(address)
-        self._client = HttpClient(self._address, clock.monotonic)
+        self._client = HttpClient(self._address, clock.monotonic, pid)
         self._version = protocol_version
         self._boot = boot
         self._clock = clock

@@ -32,6 +32,7 @@ OPEN_SECONDS: Final = 10.0
 OPEN_TRIES: Final = 6
 _OPEN_PAUSE_SECONDS: Final = 0.05
 _BAD: Final = 400
+_TOOLS_CHANGED: Final = "notifications/tools/list_changed"
 # What every POST says of itself.
 POSTED: Final = (
     ("content-type", "application/json"),
@@ -78,8 +79,13 @@ class LegacySession:
         Raises:
             AgentsError: None can be had.
         """
+        was_open = False
         while True:
             await self._open(owner, boot)
+            if was_open:
+                # A server that forgets may have been started anew, with other tools.
+                owner.hear(jsonrpc.Notification(_TOOLS_CHANGED, {}), None)
+            was_open = True
             async with anyio.create_task_group() as group:
                 group.start_soon(self._listen, owner)
                 _ = await self._lost.wait()

@@ -145,4 +145,4 @@ def test_the_older_client_loses_nothing(project: Project, direct: Direct, role: 
     assert "test_prompt_with_arguments" in cast("list[str]", seen["prompts"])
     assert seen["prompt"] == "Prompt with arguments: arg1='one', arg2='two'"
     assert seen["completion"] == ["paris", "park", "party"]
-    assert "notifications/tools/list_changed" in cast("list[str]", seen["notes"])
+    assert "notifications/prompts/list_changed" in cast("list[str]", seen["notes"])

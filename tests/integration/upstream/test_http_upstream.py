@@ -609,6 +609,22 @@ async def test_a_kept_connection_that_was_closed(scripted: Scripted, connect: Co
     assert [got.connection for got in scripted.got] == [0, 1]
 
 
+async def test_a_connection_that_was_closed_while_it_was_idle(
+    scripted: Scripted, connect: Connect
+) -> None:
+    """Over TCP, too, nothing goes out on a connection whose end has arrived already."""
+    listener = await asyncio.start_server(scripted.serve, "127.0.0.1", 0)
+    port = cast("tuple[str, int]", listener.sockets[0].getsockname())[1]
+    async with listener, connect(f"http://127.0.0.1:{port}/mcp", "modern") as line:
+        _ = await line.text()
+        line.upstream._client._on_tick()
+        raw = cast("socket.socket", scripted.connections[0].get_extra_info("socket"))
+        with socket.socket(fileno=os.dup(raw.fileno())) as same:
+            same.shutdown(socket.SHUT_RDWR)
+        assert await line.text() == "done"
+    assert [got.connection for got in scripted.got] == [0, 1]
+
+
 async def test_a_connection_closed_after_the_request(scripted: Scripted, connect: Connect) -> None:
     """A request that was taken may have been carried out: it is lost, and not sent again."""
 
@@ -690,7 +706,7 @@ async def test_a_server_that_does_not_read(directory: Path, connect: Connect) ->
 
 
 async def test_a_forgotten_session_is_opened_again(scripted: Scripted, connect: Connect) -> None:
-    """Calls that the server refused for it are sent again in the new one, each once."""
+    """Calls that it refused are sent again in the new one, once, and its tools are looked at."""
     calls = 0
 
     async def act(got: Got, out: Out) -> None:
@@ -711,6 +727,7 @@ async def test_a_forgotten_session_is_opened_again(scripted: Scripted, connect: 
                 group.start_soon(line.text)
         scripted.session = "s-3"
         assert await line.text() == "done"
+        assert line.broadcasts == [("notifications/tools/list_changed", {})] * 2
     assert scripted.methods().count("initialize") == 3
     assert calls == 1 + 8 + 2
 

@@ -1,5 +1,6 @@
 """Addresses of servers that serve HTTP, and who listens on a port."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -57,8 +58,8 @@ def test_the_host_header_is_one_that_servers_let_in() -> None:
 
 def test_listeners_are_read_from_the_kernels_table() -> None:
     """Only listeners on that very port count."""
-    assert listeners(TABLE, 8700) == {Listener(1000, "0100007F")}
-    assert listeners(TABLE, 80) == {Listener(0, "00000000")}
+    assert listeners(TABLE, 8700) == {Listener(1000, "0100007F", 1)}
+    assert listeners(TABLE, 80) == {Listener(0, "00000000", 1)}
     assert listeners(TABLE, 81) == set()
 
 
@@ -78,7 +79,7 @@ def test_listeners_are_read_from_the_kernels_table() -> None:
 )
 def test_only_loopback_is_local(address: str, is_local: bool) -> None:
     """A listener on all addresses, or on one of the network, is not local."""
-    assert Listener(0, address).is_local is is_local
+    assert Listener(0, address, 1).is_local is is_local
 
 
 def test_a_port_of_our_own_is_taken_and_no_other() -> None:
@@ -88,6 +89,9 @@ def test_a_port_of_our_own_is_taken_and_no_other() -> None:
         check_own(port)
     with socket.create_server(("127.0.0.1", port)):
         check_own(port)
+        check_own(port, os.getpgrp())
+        with pytest.raises(ConnectionRefusedError):  # it belongs to none of these
+            check_own(port, 1)
     with (
         socket.create_server(("0.0.0.0", port)),  # noqa: S104 - what is refused
         pytest.raises(TargetUnavailableError, match="more addresses than 127"),

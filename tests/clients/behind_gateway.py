@@ -1,0 +1,146 @@
+"""The gateway as a client of somebody's server: probes it, routes to it, and calls all its tools.
+
+The conformance suite starts this with the URL of a server of its own, to see how it is spoken to.
+
+usage: behind_gateway.py URL
+"""
+
+import os
+import socket
+import sys
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Final, cast
+
+import anyio
+import httpx2
+import mcp_types as types
+from mcp import Client
+from mcp.client import ClientRequestContext
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+
+from orchestrator.clock import SystemClock
+from orchestrator.gateway.server import Gateway
+from orchestrator.model.base import Json, JsonObject
+from orchestrator.model.names import AgentName, RoleName, ServerName, ToolName, WorkloadName
+from orchestrator.model.rules import Asking, RolePolicy
+from orchestrator.model.snapshot import Era, Route, Snapshot, TargetRef
+from orchestrator.runtimes.address import Address
+from orchestrator.runtimes.http_wire import HttpWire
+from orchestrator.runtimes.probe import probe
+from orchestrator.tokens.mint import mint
+from orchestrator.tokens.record import TokenRecord
+from orchestrator.tokens.verify import TokenIndex
+
+LONGEST: Final = 25
+VERSION: Final = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "2026-07-28")
+ERA: Final[Era] = "modern" if VERSION == "2026-07-28" else "legacy"
+ROLE: Final = RoleName("role")
+ASKS: Final[tuple[Asking, ...]] = ("elicitation", "sampling", "roots")
+EXAMPLES: Final[dict[str, Json]] = {
+    "string": "text",
+    "integer": 1,
+    "number": 1.5,
+    "boolean": True,
+    "array": [],
+    "object": {},
+}
+
+
+async def elicit(_: ClientRequestContext, params: types.ElicitRequestParams) -> types.ElicitResult:
+    """Answer as a user who takes what is proposed."""
+    await anyio.lowlevel.checkpoint()
+    assert isinstance(params, types.ElicitRequestFormParams)
+    properties = cast("dict[str, JsonObject]", params.requested_schema["properties"])
+    content = {name: about.get("default", example(about)) for name, about in properties.items()}
+    return types.ElicitResult.model_validate({"action": "accept", "content": content})
+
+
+def example(schema: JsonObject) -> Json:
+    """Make a value that a simple schema allows."""
+    return EXAMPLES.get(str(schema.get("type", "string")), "text")
+
+
+def arguments(schema: dict[str, object]) -> JsonObject:
+    """Make arguments that a tool's schema allows."""
+    properties = cast("dict[str, JsonObject]", schema.get("properties", {}))
+    return {name: example(about) for name, about in properties.items()}
+
+
+async def look(url: str) -> Route:
+    """Probe the server, as the daemon does, and write the way to it."""
+    address = Address.parse(url.replace("localhost", "127.0.0.1"))
+    async with HttpWire(address) as wire:
+        found = await probe(wire, ERA, prefix="p-", startup=timedelta(seconds=10), asks=ASKS)
+    target = TargetRef(
+        WorkloadName("role.server.g1"),
+        os.getpid(),
+        "",
+        found.era,
+        found.protocol_version,
+        found.server_info,
+        found.capabilities,
+        address=str(address),
+    )
+    return Route(
+        ROLE,
+        ServerName("server"),
+        target,
+        found.tools,
+        MappingProxyType({ToolName(str(tool["name"])): "READ" for tool in found.tools}),
+        mirrors=frozenset({ERA}),
+        policy=RolePolicy(resources="all", prompts="all", asks=ASKS),
+    )
+
+
+def issue(tokens: TokenIndex) -> str:
+    """Make a token."""
+    minted, now = mint(), SystemClock().now()
+    record = TokenRecord(
+        id=minted.id,
+        agent=AgentName("agent"),
+        role=ROLE,
+        digest=minted.digest,
+        state="active",
+        created_at=now,
+        expires_at=now + timedelta(hours=1),
+    )
+    tokens.add(record)
+    return minted.text.get_secret_value()
+
+
+async def call_everything(url: str, token: str) -> None:
+    """Call every tool that is listed, as an agent behind the gateway does."""
+    http = httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=LONGEST)
+    make = cast("Callable[..., Client]", Client)  # its callbacks' types have names for arguments
+    mode = VERSION if ERA == "modern" else "legacy"
+    transport = streamable_http_client(url, http_client=http)
+    async with http, make(transport, mode=mode, elicitation_callback=elicit) as client:
+        for tool in (await client.list_tools()).tools:
+            try:
+                _ = await client.call_tool(tool.name, arguments(tool.input_schema))
+            except MCPError as error:
+                print(f"{tool.name}: {error}", file=sys.stderr)  # noqa: T201 - for who looks
+
+
+async def main(url: str) -> None:
+    """Stand between a client and the server."""
+    clock = SystemClock()
+    tokens = TokenIndex(clock)
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = cast("int", listener.getsockname()[1])
+    with anyio.fail_after(LONGEST):
+        route = await look(url)
+        async with Gateway(tokens, clock=clock) as gateway, anyio.create_task_group() as group:
+            await group.start(gateway.serve, [listener])
+            gateway.swap(Snapshot(1, MappingProxyType({ROLE: route})))
+            await call_everything(f"http://127.0.0.1:{port}/{ROLE}/mcp", issue(tokens))
+            group.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    anyio.run(main, sys.argv[1], backend_options={"use_uvloop": True})
