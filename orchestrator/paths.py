@@ -54,6 +54,11 @@ class Paths:
         return self.state / "sessions"
 
     @property
+    def sums(self) -> Path:
+        """What calls have added up to."""
+        return self.state / "sums"
+
+    @property
     def logs(self) -> Path:
         """Logs of the daemon and of every role's instance."""
         return self.state / "logs"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 if TYPE_CHECKING:
-    from orchestrator.shim.post import Endpoint
+    from orchestrator.shim.request import Endpoint
 
 _LONGEST_FILE_BYTES: Final = 4096
 # The daemon answers in milliseconds; a client that is being stopped must not wait for it.
@@ -92,7 +92,7 @@ def endpoint_of(status: Mapping[str, object]) -> "Endpoint":
         TargetUnavailableError: The gateway does not listen yet.
     """
     from orchestrator.errors import TargetUnavailableError
-    from orchestrator.shim.post import Endpoint
+    from orchestrator.shim.request import Endpoint
 
     url = str(status.get("url") or "")
     if not url:

@@ -101,6 +101,8 @@ def _typed(kind: str, entry: JsonObject) -> str:
             return f"list of {_value(entry.get('items'))}"
         case "object":
             return _mapping(entry)
+        case "number":
+            return "number"
         case "integer":
             return f"whole number, {entry.get('minimum')} to {entry.get('maximum')}"
         case _:

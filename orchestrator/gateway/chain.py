@@ -10,6 +10,8 @@ from orchestrator.gateway.filters.authorize import Authorize
 from orchestrator.gateway.filters.disclose import Disclose, cut_result
 from orchestrator.gateway.filters.parse import Parse
 from orchestrator.gateway.filters.record import Record, Recorder
+from orchestrator.gateway.filters.spend import Spend
+from orchestrator.gateway.filters.throttle import Throttle
 from orchestrator.gateway.hub import Hub
 from orchestrator.gateway.parking import Parking
 from orchestrator.gateway.questions import Questions
@@ -17,8 +19,10 @@ from orchestrator.gateway.relay import Relay
 from orchestrator.gateway.seal import Seal
 from orchestrator.gateway.sessions import Sessions
 from orchestrator.gateway.settings import Common, GatewaySettings
+from orchestrator.gateway.sums import SumStore
 from orchestrator.gateway.table import Table
 from orchestrator.model.names import RoleName
+from orchestrator.policy.decide import CompiledPolicy
 from orchestrator.tokens.verify import TokenIndex
 
 
@@ -35,6 +39,7 @@ class Parts:
         hub: Callers that listen.
         questions: What legacy callers were asked.
         parking: Calls that wait for modern callers.
+        sums: What calls have added up to.
         on_session_ended: Is told of a session that its caller ended.
         on_level: Is told that a session of a role changed its log level.
     """
@@ -47,6 +52,7 @@ class Parts:
     hub: Hub
     questions: Questions
     parking: Parking
+    sums: SumStore | None
     on_session_ended: Callable[[RoleName, str], None]
     on_level: Callable[[RoleName], None]
 
@@ -57,6 +63,9 @@ def build_chain(parts: Parts, common: Common, settings: GatewaySettings) -> Hand
     def owner_of(exchange: Exchange) -> str:
         place = parts.table.places().get(exchange.role)
         return "" if place is None else place.owner_of(exchange)
+
+    def policy_of(exchange: Exchange) -> CompiledPolicy | None:
+        return None if exchange.place is None else exchange.place.policy
 
     filters: tuple[Filter, ...] = (
         # Around everything, so that nothing ends without a record.
@@ -69,9 +78,13 @@ def build_chain(parts: Parts, common: Common, settings: GatewaySettings) -> Hand
         Attend(parts.sessions, parts.hub, parts.questions, parts.on_session_ended, owner_of),
         # Default deny.
         Authorize(parts.table),
+        # Limits are of agents and tools, so after both are known; rules before anything dear.
+        Throttle(policy_of, common.clock, settings.hang_up_patience_seconds),
         # (approve: after it is allowed at all, before it takes a place at the instance.)
         # What needs no instance ends here: an agent opens and lists while its instance restarts.
         Disclose(common.info, parts.sessions, parts.hub, owner_of, parts.on_level),
+        # What is counted stays counted, so after everything that may still refuse the call.
+        Spend(policy_of, parts.sums),
     )
     # Last, so that nothing that is refused or waits for a person holds up a drain.
     relay = Relay(

@@ -206,7 +206,7 @@ class Exchange:
     @property
     def policy_revision(self) -> str:
         """The policy that decided, empty as long as none did."""
-        return "" if self.place is None else self.place.policy_revision
+        return "" if self.place is None else self.place.policy.revision
 
     def finally_do(self, action: Callable[[], object]) -> None:
         """Have something done when the reply has been sent, or cannot be."""

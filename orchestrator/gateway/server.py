@@ -26,6 +26,7 @@ from orchestrator.gateway.questions import Questions
 from orchestrator.gateway.seal import KEY_BYTES, Seal
 from orchestrator.gateway.sessions import SessionJournal, Sessions
 from orchestrator.gateway.settings import Common, GatewaySettings
+from orchestrator.gateway.sums import SumStore
 from orchestrator.gateway.table import Place, Table
 from orchestrator.gateway.target import Target
 from orchestrator.gateway.upstream.base import Upstream
@@ -103,6 +104,7 @@ class Gateway:
         recorder: Recorder | None = None,
         key: bytes | None = None,
         journal: SessionJournal | None = None,
+        sums: SumStore | None = None,
         open_wire: Callable[[TargetRef], Wire] = open_channel,
     ) -> None:
         """Put the parts together; nothing runs yet.
@@ -114,6 +116,7 @@ class Gateway:
             recorder: Keeps a record of each request; the log if None.
             key: Seals what callers keep, 32 bytes; one for this run alone if None.
             journal: Keeps what changed in sessions; nothing does if None.
+            sums: Keeps what calls add up to; calls that count are refused if None.
             open_wire: Connects to a process; may raise `TargetUnavailableError`.
         """
         self.on_tools_changed: Callable[[WorkloadName], None] = _ignore
@@ -142,6 +145,7 @@ class Gateway:
             hub=self._hub,
             questions=Questions(),
             parking=self._parking,
+            sums=sums,
             on_session_ended=self._note_session_end,
             on_level=self._set_level,
         )
@@ -205,6 +209,7 @@ class Gateway:
                 common.boot,
                 common.clock,
                 broadcast,
+                ref.pid,
             )
         return StdioUpstream(self._open_wire(ref), common.boot, common.clock, broadcast)
 
@@ -221,7 +226,7 @@ class Gateway:
                 self._hub.announce(role, method)
             case hub.RESOURCES_CHANGED if policy.resources:
                 self._hub.announce(role, method)
-            case hub.RESOURCE_UPDATED if place.may_read(str(params.get("uri"))):
+            case hub.RESOURCE_UPDATED if place.policy.resources.allows(str(params.get("uri"))):
                 self._hub.tell_updated(role, ref.owner, params)
             case "notifications/message" if ref.owner:
                 self._hub.tell_session(ref.owner, method, params)
@@ -233,7 +238,7 @@ class Gateway:
         if after is None:
             self._hub.end_role(role)
             return
-        if before is not None and before.shown != after.shown:
+        if before is not None and before.policy.shown != after.policy.shown:
             self._hub.announce(role, hub.TOOLS_CHANGED)
         for owner in self._hub.owners(role):
             self._watch(role, owner)
@@ -250,7 +255,7 @@ class Gateway:
             speaker.touch()
             uris = self._hub.uris(role, owner)
             # What sessions subscribed to before their role was narrowed is not asked for any more.
-            speaker.watch(frozenset(uri for uri in uris if place.may_read(uri)))
+            speaker.watch(frozenset(uri for uri in uris if place.policy.resources.allows(uri)))
 
     def _set_level(self, role: RoleName) -> None:
         level = self.sessions.lowest_level(role)

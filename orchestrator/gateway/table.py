@@ -17,6 +17,7 @@ from orchestrator.model.base import JsonObject
 from orchestrator.model.names import RoleName, ToolName, WorkloadName
 from orchestrator.model.server import ToolClass
 from orchestrator.model.snapshot import EMPTY, Era, Route, Snapshot, TargetRef
+from orchestrator.policy.decide import CompiledPolicy
 from orchestrator.protocol.headers import ParameterHeader, parameter_headers
 
 if TYPE_CHECKING:
@@ -46,22 +47,20 @@ class Place:
     Attributes:
         route: What control published.
         tools: Its attested tools by name.
-        shown: These tools as agents see them.
+        policy: What decides about its calls, and how agents see its tools.
         target: The process that speaks for the role, or None.
         lanes: Further processes by era and owner.
         capabilities: What the instance can do; kept while it is away.
         instructions: What it wants models to know; kept while it is away.
-        policy_revision: Names the rules that decide.
     """
 
     route: Route
     tools: Mapping[str, Tool]
-    shown: tuple[JsonObject, ...]
+    policy: CompiledPolicy
     target: Target | None
     lanes: Mapping[tuple[Era, str], Target]
     capabilities: JsonObject
     instructions: str
-    policy_revision: str = ""
 
     @property
     def is_ready(self) -> bool:
@@ -80,21 +79,6 @@ class Place:
         One that was lost or drains will be followed by another snapshot in a moment.
         """
         return self.route.waits or self.target is not None
-
-    def may_read(self, uri: str) -> bool:
-        """Whether the role may read a resource."""
-        allowed = self.route.policy.resources
-        return allowed == "all" or uri in allowed
-
-    def may_show_template(self, template: str) -> bool:
-        """Whether the role may see a template of resources."""
-        allowed = self.route.policy.resources
-        return allowed == "all" or template in allowed
-
-    def may_prompt(self, name: str) -> bool:
-        """Whether the role may have a prompt."""
-        allowed = self.route.policy.prompts
-        return allowed == "all" or name in allowed
 
     def owner_of(self, exchange: "Exchange") -> str:
         """Tell whose process serves this caller; empty for everybody's."""
@@ -410,7 +394,11 @@ def _place(
     else:
         capabilities, instructions = {}, ""
     tools = _tools_of(route, before)
-    return Place(route, tools, route.tools, target, lanes, capabilities, instructions)
+    if before is not None and tools is before.tools and route.policy == before.route.policy:
+        policy = before.policy
+    else:
+        policy = CompiledPolicy(route.policy, route.tools, route.classes)
+    return Place(route, tools, policy, target, lanes, capabilities, instructions)
 
 
 def _tools_of(route: Route, before: Place | None) -> Mapping[str, Tool]:

@@ -26,18 +26,18 @@ Amount = Annotated[
     Decimal,
     BeforeValidator(parse_amount),
     PlainSerializer(format_amount, return_type=str),
-    WithJsonSchema({"type": ["string", "number"], "pattern": PLAIN_DECIMAL, "examples": ["5"]}),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": PLAIN_DECIMAL}, {"type": "number"}]}),
 ]
 
 
 class Limit(Model):
-    """How much of something may happen.
+    """How much of something may happen; what is not said has no limit.
 
     Attributes:
-        calls_per_minute: Steady rate; None for no limit.
-        burst: How many calls may come at once before the rate holds; the rate's own tenth, and at
-            least 1, if None.
-        concurrency: How many calls may be under way at the same time; None for no limit.
+        calls_per_minute: Steady rate of calls.
+        burst: How many calls may come at once before the rate holds; a tenth of the rate, and at
+            least 1, unless it is said.
+        concurrency: How many calls may be under way at the same time.
     """
 
     calls_per_minute: Count | None = None
@@ -49,7 +49,12 @@ class Limits(Limit):
     """Limits of a role: of all its calls together, of each agent, of each tool.
 
     Attributes:
-        queue: How many calls may wait for a place, where concurrency is limited.
+        calls_per_minute: Steady rate of all calls together.
+        burst: How many calls may come at once before the rate holds; a tenth of the rate, and at
+            least 1, unless it is said.
+        concurrency: How many calls may be under way at the same time.
+        queue: How many calls may wait for a place where `concurrency` is limited; agents take
+            turns.
         queue_patience: How long one waits.
         agent: What each agent may do.
         tools: What all agents together may do with one tool.
@@ -100,7 +105,7 @@ class RolePolicy(Model):
         tools: How single tools are narrowed.
         sums: What arguments may add up to.
         resources: URIs, or URI templates with `{name}` for one path segment, that may be read;
-            `all` for every one. None are shown unless named here.
+            `all` for every one.
         prompts: Prompts that may be had; `all` for every one.
         asks: What the server may ask its callers.
     """

@@ -38,11 +38,20 @@ class HeaderWriter:
         self._session: str | None = None
         self._rules: dict[str, tuple[ParameterHeader, ...]] = {}
 
+    @property
+    def session(self) -> str | None:
+        """The open session's id."""
+        return self._session
+
     def learn_opening(self, result: JsonObject, session: str | None) -> None:
         """Take the agreed revision from the answer to `initialize`, and the session's id."""
         version = result.get("protocolVersion")
         self._version = version if isinstance(version, str) and _WORD.fullmatch(version) else None
         self._session = session if session and _WORD.fullmatch(session) else None
+
+    def forget_session(self) -> None:
+        """Name the session no more."""
+        self._session = None
 
     def learn_tools(self, result: JsonObject) -> None:
         """Take from an answer to `tools/list` which arguments have to be repeated in headers."""

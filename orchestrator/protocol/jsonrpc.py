@@ -26,6 +26,8 @@ INTERNAL_ERROR = -32603
 MAX_DEPTH = 128
 # Values in one message: each costs many times its bytes once it is read.
 MAX_VALUES = 200_000
+# Of servers, which are trusted more, and whose results are larger.
+MAX_ANSWER_VALUES = 2_000_000
 
 _ONLY_DIGITS = bytes(ord("0") if ord("0") <= byte <= ord("9") else 0 for byte in range(256))
 _LONG_NUMBER = b"0" * 19
@@ -94,23 +96,24 @@ def encode(value: Json) -> bytes:
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
-def check_breadth(data: bytes) -> None:
+def check_breadth(data: bytes, most: int = MAX_VALUES) -> None:
     """Refuse a text that would be read into too many values, before it is read.
 
     Args:
         data: A JSON text; of anything else it does not matter what is told.
+        most: How many values it may hold.
 
     Raises:
-        MalformedMessageError: It holds more than `MAX_VALUES` values; a long text is one.
+        MalformedMessageError: It holds more; a long text is one value.
     """
-    if _count_separators(data) <= MAX_VALUES:
+    if _count_separators(data) <= most:
         return
     # Without escapes every other piece between quotes is outside of strings. No value has more
     # than one key, so it takes twice as many strings, with two quotes each, to be too many.
-    most = 4 * MAX_VALUES
-    pieces = data.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"', most + 1)
-    if len(pieces) > most + 1 or _count_separators(b"".join(pieces[::2])) > MAX_VALUES:
-        raise MalformedMessageError("The body holds too many values")
+    quotes = 4 * most
+    pieces = data.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"', quotes + 1)
+    if len(pieces) > quotes + 1 or _count_separators(b"".join(pieces[::2])) > most:
+        raise MalformedMessageError("The message holds too many values")
 
 
 def _count_separators(data: bytes) -> int:

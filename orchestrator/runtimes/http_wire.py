@@ -212,6 +212,8 @@ class _Post(Exchange):
         if status == _OK and self._kind == "text/event-stream":
             self._events = EventStream(LINE_LIMIT_BYTES)
         self._body.clear()
+        if not self._message:
+            self._finish()
 
     @override
     def took_piece(self, piece: bytes) -> None:

@@ -8,7 +8,7 @@ from orchestrator.model.base import JsonObject
 from orchestrator.protocol import jsonrpc, mcp
 from orchestrator.protocol.header_writer import HeaderWriter
 from orchestrator.protocol.sse import EventStream
-from orchestrator.shim.post import Answer, Endpoint, post
+from orchestrator.shim.request import Answer, Endpoint, request
 
 _ID: Final = 1
 _PAGES: Final = 100
@@ -83,15 +83,14 @@ class Asker:
             ("authorization", f"Bearer {self._token}"),
         ]
         body = jsonrpc.encode(jsonrpc.request_body(_ID, method, params))
-        async with post(self._endpoint, headers, body) as answer:
+        async with request(self._endpoint, "POST", headers, body) as answer:
             return await _read(answer, notice)
 
 
 async def _read(answer: Answer, notice: Notice) -> jsonrpc.Response:
-    media = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media == "application/json":
+    if answer.media == "application/json":
         return _response(await answer.body())
-    if media != "text/event-stream":
+    if not answer.is_stream:
         raise UpstreamProtocolError(f"the gateway answered with HTTP status {answer.status}")
     events = EventStream()
     async for piece in answer.pieces():

@@ -15,13 +15,18 @@ _CHUNK_BYTES: Final = 65_536
 _WRITE_BYTES: Final = 4_096
 
 
-async def read_lines(descriptor: int) -> AsyncGenerator[bytes]:
+async def read_lines(descriptor: int, limit_bytes: int) -> AsyncGenerator[bytes | None]:
     """Read lines until the end; the last one may lack its newline.
 
+    Args:
+        descriptor: Where to read.
+        limit_bytes: How long a line may be; the rest of a longer one is not kept.
+
     Yields:
-        Each line, without its newline.
+        Each line, without its newline; None for one that is too long.
     """
     pieces: list[bytes] = []
+    size = 0
     while True:
         await _wait(anyio.wait_readable, descriptor)
         try:
@@ -35,11 +40,16 @@ async def read_lines(descriptor: int) -> AsyncGenerator[bytes]:
         *ends, rest = data.split(b"\n")
         for end in ends:
             pieces.append(end)
-            yield b"".join(pieces)
+            yield b"".join(pieces) if size + len(end) <= limit_bytes else None
             pieces.clear()
-        pieces.append(rest)
-    if any(pieces):
-        yield b"".join(pieces)
+            size = 0
+        size += len(rest)
+        if size <= limit_bytes:
+            pieces.append(rest)
+        else:
+            pieces.clear()
+    if size:
+        yield b"".join(pieces) if size <= limit_bytes else None
 
 
 async def write_line(descriptor: int, line: bytes) -> None:

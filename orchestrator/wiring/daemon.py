@@ -210,6 +210,7 @@ class Daemon:
         from orchestrator.gateway.seal import load_key  # noqa: PLC0415
         from orchestrator.gateway.server import Gateway  # noqa: PLC0415
         from orchestrator.gateway.settings import GatewaySettings  # noqa: PLC0415
+        from orchestrator.gateway.sums import SumStore  # noqa: PLC0415
         from orchestrator.tokens.desk import TokenDesk  # noqa: PLC0415
         from orchestrator.tokens.store import TokenStore  # noqa: PLC0415
         from orchestrator.tokens.verify import TokenIndex  # noqa: PLC0415
@@ -232,6 +233,7 @@ class Daemon:
             recorder=audit,
             key=load_key(self._paths.seal_key),
             journal=journal,
+            sums=SumStore(self._paths.sums, self._clock),
         )
         journal.compact(gateway.sessions.restore(journal.load()))
         # The desk works in threads; the requests that a revocation ends belong to the event loop.

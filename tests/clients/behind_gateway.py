@@ -1,22 +1,29 @@
-"""The gateway as a client of somebody's server: probes it, routes to it, and calls all its tools.
+"""The gateway as a client of somebody's server: probes it, routes to it, and uses all it offers.
 
 The conformance suite starts this with the URL of a server of its own, to see how it is spoken to.
 
 usage: behind_gateway.py URL
 """
 
+import json
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import partial
 from types import MappingProxyType
 from typing import Final, cast
+from urllib.parse import urlsplit
 
 import anyio
 import httpx2
 import mcp_types as types
+from anyio.abc import ByteStream, SocketStream
 from mcp import Client
 from mcp.client import ClientRequestContext
 from mcp.client.streamable_http import streamable_http_client
@@ -39,6 +46,7 @@ LONGEST: Final = 25
 VERSION: Final = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "2026-07-28")
 ERA: Final[Era] = "modern" if VERSION == "2026-07-28" else "legacy"
 ROLE: Final = RoleName("role")
+ECHO: Final = "json_schema_echo"
 ASKS: Final[tuple[Asking, ...]] = ("elicitation", "sampling", "roots")
 EXAMPLES: Final[dict[str, Json]] = {
     "string": "text",
@@ -64,15 +72,43 @@ def example(schema: JsonObject) -> Json:
     return EXAMPLES.get(str(schema.get("type", "string")), "text")
 
 
-def arguments(schema: dict[str, object]) -> JsonObject:
-    """Make arguments that a tool's schema allows."""
-    properties = cast("dict[str, JsonObject]", schema.get("properties", {}))
-    return {name: example(about) for name, about in properties.items()}
+def plan(tools: list[types.Tool]) -> list[tuple[str, JsonObject]]:
+    """Tell what to call with what: as the suite says, or else every tool, with examples."""
+    context = cast("JsonObject", json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT", "{}")))
+    told = cast("list[dict[str, JsonObject]]", context.get("toolCalls", []))
+    if told:
+        return [(str(call["name"]), call["arguments"]) for call in told]
+    calls: list[tuple[str, JsonObject]] = []
+    for tool in tools:
+        properties = cast("dict[str, JsonObject]", tool.input_schema.get("properties", {}))
+        arguments = {name: example(about) for name, about in properties.items()}
+        if tool.name == ECHO:
+            arguments["schema"] = cast("JsonObject", tools[0].input_schema)
+        calls.append((tool.name, arguments))
+    return calls
 
 
-async def look(url: str) -> Route:
+async def carry(near: ByteStream, far: ByteStream) -> None:
+    """Carry bytes one way, until there are no more."""
+    with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+        async for data in near:
+            await far.send(data)
+        await far.send_eof()
+
+
+async def tunnel(port: int, near: SocketStream) -> None:
+    """Carry one connection to the suite's server.
+
+    That one listens on every address of the machine, which the gateway does not stand.
+    """
+    far = await anyio.connect_tcp("localhost", port)
+    async with near, far, anyio.create_task_group() as group:
+        group.start_soon(carry, far, near)
+        await carry(near, far)
+
+
+async def look(address: Address) -> Route:
     """Probe the server, as the daemon does, and write the way to it."""
-    address = Address.parse(url.replace("localhost", "127.0.0.1"))
     async with HttpWire(address) as wire:
         found = await probe(wire, ERA, prefix="p-", startup=timedelta(seconds=10), asks=ASKS)
     target = TargetRef(
@@ -112,18 +148,31 @@ def issue(tokens: TokenIndex) -> str:
     return minted.text.get_secret_value()
 
 
-async def call_everything(url: str, token: str) -> None:
-    """Call every tool that is listed, as an agent behind the gateway does."""
+async def use_everything(url: str, token: str) -> None:
+    """Use all that the server offers, as an agent behind the gateway does."""
     http = httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=LONGEST)
     make = cast("Callable[..., Client]", Client)  # its callbacks' types have names for arguments
     mode = VERSION if ERA == "modern" else "legacy"
     transport = streamable_http_client(url, http_client=http)
     async with http, make(transport, mode=mode, elicitation_callback=elicit) as client:
-        for tool in (await client.list_tools()).tools:
-            try:
-                _ = await client.call_tool(tool.name, arguments(tool.input_schema))
-            except MCPError as error:
-                print(f"{tool.name}: {error}", file=sys.stderr)  # noqa: T201 - for who looks
+        for name, arguments in plan((await client.list_tools()).tools):
+            with tolerance():
+                _ = await client.call_tool(name, dict[str, object](arguments))
+        with tolerance():
+            for resource in (await client.list_resources()).resources:
+                _ = await client.read_resource(resource.uri)
+        with tolerance():
+            for prompt in (await client.list_prompts()).prompts:
+                _ = await client.get_prompt(prompt.name)
+
+
+@contextmanager
+def tolerance() -> Generator[None]:
+    """Go on after an error: some servers have them on purpose."""
+    try:
+        yield
+    except MCPError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - for who looks
 
 
 async def main(url: str) -> None:
@@ -132,13 +181,18 @@ async def main(url: str) -> None:
     tokens = TokenIndex(clock)
     listener = socket.create_server(("127.0.0.1", 0))
     port = cast("int", listener.getsockname()[1])
+    place, asked = tempfile.mkdtemp(prefix="bm-", dir="/tmp"), urlsplit(url)
+    address = Address(asked.path or "/", socket=f"{place}/s")
     with anyio.fail_after(LONGEST):
-        route = await look(url)
+        near = await anyio.create_unix_listener(address.socket)
         async with Gateway(tokens, clock=clock) as gateway, anyio.create_task_group() as group:
+            group.start_soon(near.serve, partial(tunnel, asked.port or 80))
+            route = await look(address)
             await group.start(gateway.serve, [listener])
             gateway.swap(Snapshot(1, MappingProxyType({ROLE: route})))
-            await call_everything(f"http://127.0.0.1:{port}/{ROLE}/mcp", issue(tokens))
+            await use_everything(f"http://127.0.0.1:{port}/{ROLE}/mcp", issue(tokens))
             group.cancel_scope.cancel()
+    shutil.rmtree(place)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ is spoken to. Each call runs in a thread of its own, through the steps in its ar
     ["line", TEXT]        writes a line, with ID in it replaced by the request's id
     ["big", N]            makes the answer so many bytes longer
     ["error", {...}]      answers with this error
+    ["word", TEXT]        does nothing
     ["silence"]           never answers
 """
 
@@ -56,6 +57,8 @@ stopped: dict[object, threading.Event] = {}
 answers: dict[object, Message] = {}
 answered = threading.Condition()
 listens: dict[object, Message] = {}
+required: dict[object, object] = {}
+crashes_at: object = None
 
 
 def send(message: Message) -> None:
@@ -89,7 +92,7 @@ def meet(name: str, count: int) -> None:
         _ = meeting.wait_for(lambda: met[name] >= count)
 
 
-def play(request: Message) -> None:  # noqa: C901, PLR0912 - one case a step
+def play(request: Message) -> None:  # noqa: C901, PLR0912, PLR0915 - one case a step
     """Run one call."""
     identity, params = request["id"], cast("Message", request["params"])
     meta = cast("Message", params.get("_meta") or {})
@@ -136,6 +139,8 @@ def play(request: Message) -> None:  # noqa: C901, PLR0912 - one case a step
             case ["error", error]:
                 send({"id": identity, "error": error})
                 return
+            case ["word", _]:
+                pass
             case ["silence"]:
                 return
             case _:
@@ -157,10 +162,16 @@ def touch(uri: object) -> None:
             send({"method": method, "params": {"uri": uri, "_meta": {STAMP: identity}}})
 
 
-def answer(request: Message) -> None:  # noqa: C901 - one case a method
+def answer(request: Message) -> None:  # noqa: C901, PLR0912 - one case a method
     """Answer one request."""
     identity, method = request["id"], str(request["method"])
     params = cast("Message", request.get("params") or {})
+    if method == crashes_at:
+        os._exit(3)
+    if method in required and "inputResponses" not in params:
+        told = {"resultType": "input_required", "inputRequests": required.pop(method)}
+        send({"id": identity, "result": told})
+        return
     match method:
         case "initialize":
             told = {"protocolVersion": "2025-11-25", "serverInfo": ABOUT}
@@ -200,6 +211,7 @@ def answer(request: Message) -> None:  # noqa: C901 - one case a method
 
 def take(message: Message) -> None:
     """Take one message."""
+    global crashes_at  # noqa: PLW0603 - one process, one state
     if "method" not in message:
         with answered:
             answers[message["id"]] = message
@@ -213,6 +225,13 @@ def take(message: Message) -> None:
             stopped[identity].set()
     elif message["method"] == "test/touch":
         touch(cast("Message", message["params"])["uri"])
+    elif message["method"] == "test/say":
+        send(cast("Message", message["params"]))
+    elif message["method"] == "test/require":
+        wanted = cast("Message", message["params"])
+        required[wanted["method"]] = wanted["asked"]
+    elif message["method"] == "test/crash":
+        crashes_at = cast("Message", message["params"])["method"]
 
 
 def main() -> None:

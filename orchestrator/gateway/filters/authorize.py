@@ -100,13 +100,13 @@ def _allow_name(place: Place, method: str, params: JsonObject) -> None:
             uri = params.get("uri")
             if not isinstance(uri, str):
                 raise InvalidParamsError("Invalid params: `uri` must be a text")
-            if not place.may_read(uri):
+            if not place.policy.resources.allows(uri):
                 raise UnknownResourceError(uri)
         case "prompts/get":
             name = params.get("name")
             if not isinstance(name, str):
                 raise InvalidParamsError("Invalid params: `name` must be a text")
-            if not place.may_prompt(name):
+            if not place.policy.prompts.allows(name):
                 raise UnknownPromptError(name)
         case "completion/complete":
             _allow_reference(place, params.get("ref"))
@@ -117,10 +117,10 @@ def _allow_name(place: Place, method: str, params: JsonObject) -> None:
 def _allow_reference(place: Place, reference: object) -> None:
     match reference:
         case {"type": "ref/prompt", "name": str(name)}:
-            if not place.may_prompt(name):
+            if not place.policy.prompts.allows(name):
                 raise UnknownPromptError(name)
         case {"type": "ref/resource", "uri": str(uri)}:
-            if not place.may_show_template(uri):
+            if not place.policy.resources.shows(uri):
                 raise UnknownResourceError(uri)
         case _:
             raise InvalidParamsError("Invalid params: `ref` must name a prompt or a resource")

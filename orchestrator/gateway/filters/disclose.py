@@ -130,7 +130,7 @@ class Disclose:
         place = exchange.place
         if place is None:
             raise AssertionError("authorized before")
-        interest = read_interest(exchange.params, place.may_read)
+        interest = read_interest(exchange.params, place.policy.resources.allows)
         stream = Stream(exchange, None, interest, self._owner_of(exchange))
         _ = self._hub.add(stream)
         exchange.finally_do(lambda: self._hub.remove(stream))
@@ -153,7 +153,7 @@ def _list_tools(exchange: Exchange) -> JsonObject:
     if exchange.params.get("cursor") is not None:
         # There is one page, so no cursor was ever given out.
         raise InvalidParamsError("Invalid params: unknown cursor")
-    return mcp.list_result(() if exchange.place is None else exchange.place.shown)
+    return mcp.list_result(() if exchange.place is None else exchange.place.policy.shown)
 
 
 def cut_result(exchange: Exchange, result: JsonObject) -> None:
@@ -163,15 +163,17 @@ def cut_result(exchange: Exchange, result: JsonObject) -> None:
         return
     match exchange.method:
         case "resources/list":
-            _cut(result, "resources", lambda item: _text(item, "uri", place.may_read))
+            _cut(
+                result, "resources", lambda item: _text(item, "uri", place.policy.resources.allows)
+            )
         case "resources/templates/list":
             _cut(
                 result,
                 "resourceTemplates",
-                lambda item: _text(item, "uriTemplate", place.may_show_template),
+                lambda item: _text(item, "uriTemplate", place.policy.resources.shows),
             )
         case "prompts/list":
-            _cut(result, "prompts", lambda item: _text(item, "name", place.may_prompt))
+            _cut(result, "prompts", lambda item: _text(item, "name", place.policy.prompts.allows))
         case _:
             pass
 

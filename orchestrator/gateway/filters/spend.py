@@ -39,13 +39,13 @@ class Spend:
     """Reserves a call's amounts before it is made."""
 
     def __init__(
-        self, policy_of: Callable[[Exchange], CompiledPolicy | None], store: SumStore
+        self, policy_of: Callable[[Exchange], CompiledPolicy | None], store: SumStore | None
     ) -> None:
         """Set what decides.
 
         Args:
             policy_of: Tells the policy that a request was allowed by; None if it has none.
-            store: Where sums are kept.
+            store: Where sums are kept; without one, calls that count are refused.
         """
         self._policy_of = policy_of
         self._store = store
@@ -82,6 +82,8 @@ class Spend:
         self, exchange: Exchange, tool: ToolName, needs: Needs, then: Handler
     ) -> Reply:
         """Make a call that was not counted before."""
+        if self._store is None:
+            raise RecordUnavailableError("There is no place for sums")
         try:
             counted = self._store.reserve(exchange.role, tool, needs)
             if isinstance(counted, Excess):

@@ -20,17 +20,10 @@ from orchestrator.policy.gate import Gate, Where
 from orchestrator.policy.rates import Buckets
 from orchestrator.protocol import jsonrpc, mcp
 
+# Bring what a caller wrote; a list's cursor is what its server gave out.
+_WRITTEN: Final = frozenset({"resources/read", "prompts/get", "completion/complete"})
 # What an instance answers, beside tools; the gateway answers the rest itself.
-_OTHERS: Final = frozenset(
-    {
-        "resources/list",
-        "resources/templates/list",
-        "resources/read",
-        "prompts/list",
-        "prompts/get",
-        "completion/complete",
-    }
-)
+_OTHERS: Final = _WRITTEN | {"resources/list", "resources/templates/list", "prompts/list"}
 _LATE: Final = "Too many calls are under way, and no place became free in {}; nothing was done"
 _FULL: Final = "Too many calls are under way and waiting; nothing was done"
 _RETRY_MS: Final = 1_000
@@ -152,13 +145,13 @@ class Throttle:
 
 def _check(exchange: Exchange, policy: CompiledPolicy) -> None:
     call = exchange.call
-    if call is None:
+    if call is not None:
+        encoded = jsonrpc.encode(call.arguments) if call.arguments else b""
+        policy.check(ToolName(call.name), call.arguments, encoded)
+    elif exchange.method in _WRITTEN:
         known = mcp.KNOWN_PARAMETERS[exchange.method]
         told: JsonObject = {key: value for key, value in exchange.params.items() if key in known}
         policy.check_secrets(jsonrpc.encode(told))
-    else:
-        encoded = jsonrpc.encode(call.arguments) if call.arguments else b""
-        policy.check(ToolName(call.name), call.arguments, encoded)
 
 
 def _agent(exchange: Exchange) -> str:

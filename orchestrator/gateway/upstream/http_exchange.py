@@ -34,6 +34,9 @@ AGAIN_MOST_SECONDS: Final = 30.0
 _OK: Final = 200
 _BAD: Final = 400
 _NOT_FOUND: Final = 404
+_BROKEN: Final = 500
+# A stream that the server still holds open for us, and too many requests.
+_LATER: Final = frozenset({409, 429})
 _JSON: Final = b"application/json"
 _EVENTS: Final = b"text/event-stream"
 
@@ -253,32 +256,33 @@ class Call(Exchange):
 
 @final
 class Note(Exchange):
-    """A message that gets no answer but "accepted"; whatever comes is passed over."""
+    """A message that gets no answer but a status; whatever else comes is passed over."""
 
-    __slots__ = ("_done", "_status", "after")
+    __slots__ = ("_after", "_taken")
 
     def __init__(
         self,
         request: bytes,
-        done: "asyncio.Future[int] | None" = None,
+        taken: "asyncio.Future[int] | None" = None,
         after: Exchange | None = None,
     ) -> None:
         """Keep the request.
 
         Args:
             request: The request.
-            done: Receives the HTTP status.
-            after: Is given up when the message has been taken.
+            taken: Receives the HTTP status.
+            after: Is given up when the message has been taken, or cannot be.
         """
         super().__init__(request)
-        self._done = done
-        self._status = 0
-        self.after = after
+        self._taken = taken
+        self._after = after
 
     @override
     def took_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
-        self._status = status
         self.linger()
+        if self._taken is not None and not self._taken.done():
+            self._taken.set_result(status)
+        self._let_go()
 
     @override
     def took_piece(self, piece: bytes) -> None:
@@ -286,17 +290,17 @@ class Note(Exchange):
 
     @override
     def ended(self) -> None:
-        if self.after is not None:
-            self.after.give_up()
-        if self._done is not None and not self._done.done():
-            self._done.set_result(self._status)
+        pass
 
     @override
     def failed(self, error: AgentsError) -> None:
-        if self.after is not None:
-            self.after.give_up()
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(error)
+        if self._taken is not None and not self._taken.done():
+            self._taken.set_exception(error)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._after is not None:
+            self._after.give_up()
 
 
 @final
@@ -309,7 +313,7 @@ class Listening(Exchange):
         is_over: Is done when it ended.
     """
 
-    __slots__ = ("_owner", "is_offered", "is_over", "stream")
+    __slots__ = ("_is_open", "_owner", "is_offered", "is_over", "stream")
 
     def __init__(self, owner: Owner, request: bytes) -> None:
         """Keep the request.
@@ -322,18 +326,20 @@ class Listening(Exchange):
         self._owner = owner
         self.stream = EventStream(BODY_LIMIT_BYTES)
         self.is_offered = True
+        self._is_open = False
         self.is_over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @override
     def took_head(self, status: int, headers: Mapping[bytes, bytes]) -> None:
         kind = headers.get(b"content-type", b"").lower()
-        self.is_offered = status == _OK and kind.startswith(_EVENTS)
-        if not self.is_offered:
+        self._is_open = status == _OK and kind.startswith(_EVENTS)
+        self.is_offered = self._is_open or status in _LATER or status >= _BROKEN
+        if not self._is_open:
             self.linger()
 
     @override
     def took_piece(self, piece: bytes) -> None:
-        if not self.is_offered:
+        if not self._is_open:
             return
         try:
             for data in self.stream.feed(piece):

@@ -12,6 +12,7 @@ Source: MCP 2026-07-28, stdio; Basic, cancellation and progress.
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Final, Protocol, cast, final
@@ -27,6 +28,7 @@ from orchestrator.errors import (
     UnreadableMessageError,
     UpstreamProtocolError,
 )
+from orchestrator.gateway.upstream.attribution import exchange_token, only_caller, refusal
 from orchestrator.gateway.upstream.base import Broadcast, Caller, Outgoing, Wait
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.protocol import jsonrpc, mcp
@@ -42,6 +44,10 @@ _ELICITED: Final = "notifications/elicitation/complete"
 # mind. A server that obeys never answers, so this is not known to end.
 _ECHO_SECONDS: Final = 300.0
 _MAX_ECHOES: Final = 1024
+# Of what is longer than this and no answer, only the ends are looked at.
+_MOST_RUBBISH: Final = 200_000
+_END_BYTES: Final = 256
+_ID: Final = re.compile(rb'"id"\s*:\s*"([0-9a-f]{1,32}-[0-9]{1,20})"')
 # How many questions of one server may be open at the same time.
 _MAX_QUESTIONS: Final = 64
 
@@ -205,7 +211,7 @@ class StdioUpstream:
             raise TargetUnavailableError("The instance is gone") from self._gone
         self._count += 1
         request_id = f"{self._boot}-{self._count}"
-        token = _exchange_token(out.params, request_id)
+        token = exchange_token(out.params, request_id)
         self._send(jsonrpc.request_body(request_id, out.method, out.params))
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
@@ -276,6 +282,8 @@ class StdioUpstream:
     def _take(self, line: bytes) -> None:
         self._heard = self._clock.monotonic()
         try:
+            if len(line) > jsonrpc.MAX_VALUES:  # a value takes a byte at least
+                jsonrpc.check_breadth(line, jsonrpc.MAX_ANSWER_VALUES)
             message = jsonrpc.parse(jsonrpc.decode(line))
         except (UnreadableMessageError, MalformedMessageError):
             self._take_rubbish(line)
@@ -295,13 +303,8 @@ class StdioUpstream:
 
     def _take_rubbish(self, line: bytes) -> None:
         """Fail the call that an unusable line answers, so that it does not wait in vain."""
-        try:
-            # Reads what stricter readers refuse, such as NaN, just to learn the id.
-            value = cast("Json", json.loads(line))
-        except (ValueError, RecursionError):
-            return
-        request_id = value.get("id") if isinstance(value, dict) and "method" not in value else None
-        pending = self._forget(request_id) if isinstance(request_id, str) else None
+        request_id = _guess_id(line)
+        pending = None if request_id is None else self._forget(request_id)
         if pending is not None and not pending.future.done():
             pending.future.set_exception(
                 UpstreamProtocolError("The answer is no JSON-RPC response")
@@ -323,30 +326,7 @@ class StdioUpstream:
             self._broadcast(method, params)
 
     def _only_caller(self) -> Caller | None:
-        """Tell whose everything in flight is, the newest request first; None if several have some.
-
-        The gateway's own requests do not count: servers ask nothing about a ping.
-        """
-        newest: Caller | None = None
-        for pending in reversed(self._pending.values()):
-            if pending.caller is None:
-                continue
-            if newest is None:
-                newest = pending.caller
-            elif pending.caller.owner != newest.owner:
-                return None
-        return newest if newest is None or self._is_alone(newest.owner) else None
-
-    def _is_alone(self, owner: str) -> bool:
-        """Tell whether no cancelled call of anybody else may still be under way at the server."""
-        now = self._clock.monotonic()
-        for request_id, (_, until) in tuple(self._echoes.items()):
-            if until > now:
-                break  # the others were given up later
-            del self._echoes[request_id]
-        return len(self._echoes) <= _MAX_ECHOES and all(
-            whose == owner for whose, _ in self._echoes.values()
-        )
+        return only_caller(pending.caller for pending in reversed(self._pending.values()))
 
     def _take_question(self, request: jsonrpc.Request) -> None:
         question = _Question(self, request)
@@ -355,32 +335,26 @@ class StdioUpstream:
             question.answer({})
             return
         if request.method not in mcp.ASKED_CAPABILITY:
-            question.answer(None, _refusal(jsonrpc.METHOD_NOT_FOUND, "Method not found"))
+            question.answer(None, refusal(jsonrpc.METHOD_NOT_FOUND, "Method not found"))
             return
         caller = self._only_caller()
         if caller is None or self._asked > _MAX_QUESTIONS:
             # Asked of the wrong one, it could tell one agent what another one does.
             words = "Several callers have requests in flight: it is not known whom to ask"
-            question.answer(None, _refusal(jsonrpc.INTERNAL_ERROR, words))
+            question.answer(None, refusal(jsonrpc.INTERNAL_ERROR, words))
         elif not caller.ask(question):
-            question.answer(None, _refusal(jsonrpc.METHOD_NOT_FOUND, "The caller cannot be asked"))
+            question.answer(None, refusal(jsonrpc.METHOD_NOT_FOUND, "The caller cannot be asked"))
 
 
-def _exchange_token(params: JsonObject, request_id: str) -> Json:
-    """Put the request's own id in place of the caller's progress token.
-
-    Returns:
-        The caller's token, None if it gave none.
-    """
-    meta = params.get("_meta")
-    if not isinstance(meta, dict):
+def _guess_id(line: bytes) -> str | None:
+    """Tell which request a line seems to answer that is no proper answer."""
+    if len(line) > _MOST_RUBBISH:
+        match = _ID.search(line[:_END_BYTES]) or _ID.search(line[-_END_BYTES:])
+        return None if match is None else match[1].decode("ascii")
+    try:
+        # Reads what stricter readers refuse, such as NaN, just to learn the id.
+        value = cast("Json", json.loads(line))
+    except (ValueError, RecursionError):
         return None
-    token = meta.pop(mcp.PROGRESS_TOKEN_KEY, None)
-    if isinstance(token, bool) or not isinstance(token, str | int):
-        return None
-    meta[mcp.PROGRESS_TOKEN_KEY] = request_id
-    return token
-
-
-def _refusal(code: int, words: str) -> JsonObject:
-    return {"code": code, "message": words}
+    request_id = value.get("id") if isinstance(value, dict) and "method" not in value else None
+    return request_id if isinstance(request_id, str) else None

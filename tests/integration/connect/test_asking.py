@@ -15,7 +15,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from orchestrator.errors import AgentsError, TargetLostError, UpstreamProtocolError
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.shim.ask import Asker
-from orchestrator.shim.post import Endpoint
+from orchestrator.shim.request import Endpoint
 
 Requests: TypeAlias = list[tuple[str, JsonObject]]
 Play: TypeAlias = Callable[..., AbstractAsyncContextManager[tuple[Asker, Requests]]]

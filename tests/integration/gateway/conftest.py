@@ -10,10 +10,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypedDict, cast
@@ -27,7 +28,7 @@ from mcp.client.streamable_http import streamable_http_client
 from typing_extensions import Unpack
 
 from orchestrator.audit.record import CallRecord
-from orchestrator.clock import SystemClock
+from orchestrator.clock import Clock, SystemClock
 from orchestrator.gateway.server import Gateway
 from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.model.base import Json, JsonObject
@@ -447,11 +448,36 @@ class Rig:
             note = jsonrpc.notification_body("test/touch", {"uri": uri})
             await channel.send(jsonrpc.encode(note))
 
+    async def have_asked(self, instance: Instance, method: str, asked: JsonObject) -> None:
+        """Have the talker ask for something when it gets the next request of a method."""
+        with Channel(instance.directory) as channel:
+            note = jsonrpc.notification_body("test/require", {"method": method, "asked": asked})
+            await channel.send(jsonrpc.encode(note))
+        await self.until(lambda: instance.received("test/require"))
+
+    async def say(self, instance: Instance, method: str, params: JsonObject) -> None:
+        """Have the talker say something."""
+        with Channel(instance.directory) as channel:
+            told: JsonObject = {"method": method, "params": params}
+            await channel.send(jsonrpc.encode(jsonrpc.notification_body("test/say", told)))
+
+    async def have_crash(self, instance: Instance, method: str) -> None:
+        """Have the talker end when it gets the next request of a method."""
+        with Channel(instance.directory) as channel:
+            note = jsonrpc.notification_body("test/crash", {"method": method})
+            await channel.send(jsonrpc.encode(note))
+        await self.until(lambda: instance.received("test/crash"))
+
     async def until(self, is_true: Callable[[], object]) -> None:
         """Wait for what only another process, or the inside of the gateway, knows."""
         with anyio.fail_after(10):
             while not is_true():  # noqa: ASYNC110 - nobody there sets an event for us
                 await anyio.sleep(0.01)
+
+    def in_flight(self, role: str = "treasury") -> int:
+        """Tell how many calls are with a role's instance."""
+        pulse = self.gateway.pulse(WorkloadName(f"{role}.tools.g1"))
+        return -1 if pulse is None else pulse.in_flight
 
     def token(self, role: str = "treasury", agent: str = "agent", ttl: float = 3600) -> str:
         """Issue a token; a negative time makes one that is over."""
@@ -555,6 +581,22 @@ def modern(
     return jsonrpc.request_body(request_id, method, params), headers
 
 
+class MovedClock:
+    """The machine's clocks, with the wall clock put forward."""
+
+    def __init__(self) -> None:
+        """Begin with the time as it is."""
+        self.ahead = timedelta()
+
+    def now(self) -> datetime:
+        """Tell the wall time."""
+        return datetime.now(UTC) + self.ahead
+
+    def monotonic(self) -> float:
+        """Tell the seconds that only grow."""
+        return time.monotonic()
+
+
 OpenRig = Callable[..., AbstractAsyncContextManager[Rig]]
 
 
@@ -572,11 +614,12 @@ async def _open_rig(
     key: bytes | None = None,
     journal: MemoryJournal | None = None,
     tokens: TokenIndex | None = None,
+    clock: Clock | None = None,
 ) -> AsyncGenerator[Rig]:
     home = Path(tempfile.mkdtemp(prefix="bm-", dir="/tmp"))
     listener = socket.create_server(("127.0.0.1", 0))
     port = cast("int", listener.getsockname()[1])
-    clock = SystemClock()
+    clock = clock or SystemClock()
     tokens, recorder = tokens or TokenIndex(clock), MemoryRecorder()
     gateway = Gateway(
         tokens, clock=clock, settings=settings, recorder=recorder, key=key, journal=journal
@@ -616,6 +659,12 @@ def sdk_servers() -> Generator[dict[str, Instance]]:
         for server in servers.values():
             server.stop()
         shutil.rmtree(home)
+
+
+@pytest.fixture
+def moved_clock() -> MovedClock:
+    """Give a clock that a test can put forward."""
+    return MovedClock()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, final
 
@@ -48,10 +48,19 @@ class Ears:
         self.replies = replies
         self.told: list[tuple[str, JsonObject]] = []
         self.asked: list[Question] = []
+        self._news = asyncio.Event()
+
+    async def until_told(self, number: int) -> None:
+        """Wait until it was told so much."""
+        with anyio.fail_after(SECONDS):
+            while len(self.told) < number:
+                self._news.clear()
+                _ = await self._news.wait()
 
     def tell(self, method: str, params: JsonObject) -> None:
         """Remember."""
         self.told.append((method, params))
+        self._news.set()
 
     def ask(self, question: Question) -> bool:
         """Remember, and answer."""
@@ -249,7 +258,15 @@ class Line:
     """The gateway's connection to a server."""
 
     upstream: HttpUpstream
-    broadcasts: list[tuple[str, JsonObject]] = field(default_factory=list)
+    broadcasts: list[tuple[str, JsonObject]]
+    news: asyncio.Event
+
+    async def until_broadcasts(self, number: int) -> None:
+        """Wait until so much was said to nobody in particular."""
+        with anyio.fail_after(SECONDS):
+            while len(self.broadcasts) < number:
+                self.news.clear()
+                _ = await self.news.wait()
 
     async def ask(
         self,
@@ -290,6 +307,12 @@ async def connected(
     """Run a connection for the length of a block."""
     version = mcp.LATEST_MODERN if era == "modern" else mcp.LATEST_LEGACY
     heard: list[tuple[str, JsonObject]] = []
+    news = asyncio.Event()
+
+    def broadcast(method: str, params: JsonObject) -> None:
+        heard.append((method, params))
+        news.set()
+
     upstream = HttpUpstream(
         address,
         era,
@@ -298,11 +321,11 @@ async def connected(
         capabilities or {},
         "boot",
         SystemClock(),
-        lambda method, params: heard.append((method, params)),
+        broadcast,
     )
     async with anyio.create_task_group() as group:
         group.start_soon(upstream.run)
-        yield Line(upstream, heard)
+        yield Line(upstream, heard, news)
         group.cancel_scope.cancel()
         upstream.close()
 

@@ -272,9 +272,7 @@ async def test_the_sessions_own_stream(
     scripted.acts |= {"GET": listen, "tools/call": call}
     caller = ears(replies={"role": "assistant"})
     async with connect(scripted.address, "legacy") as line:
-        with anyio.fail_after(5):
-            while len(line.broadcasts) < 2:
-                await anyio.lowlevel.checkpoint()
+        await line.until_broadcasts(2)
         params: JsonObject = {"name": "last"}
         _ = await line.ask("tools/call", params, caller, token=5)
         assert line.broadcasts == [
@@ -335,9 +333,7 @@ async def test_a_listener_is_no_call(
     caller = ears()
     async with connect(scripted.address, "modern") as line, anyio.create_task_group() as group:
         group.start_soon(line.ask, "subscriptions/listen", wanted, caller)
-        with anyio.fail_after(5):
-            while len(caller.told) < 2:
-                await anyio.lowlevel.checkpoint()
+        await caller.until_told(2)
         assert (line.upstream.in_flight, line.upstream.oldest_call) == (0, None)
         assert await line.text() == "done"
     assert [method for method, _ in caller.told] == [
@@ -814,6 +810,35 @@ async def test_the_sessions_stream_is_asked_for_again(scripted: Scripted, connec
         assert len(line.broadcasts) == 2
     asked = [got.headers.get("last-event-id") for got in scripted.got if got.verb == "GET"]
     assert asked == [None, "1", "2"]
+
+
+async def test_a_stream_that_the_server_cannot_give_yet(
+    scripted: Scripted, connect: Connect
+) -> None:
+    """A server that still holds the last one open is asked again."""
+    statuses = ["409 Conflict", "503 Service Unavailable"]
+
+    async def listen(_got: Got, out: Out) -> None:
+        if statuses:
+            await out.reply(b"later", statuses.pop(), "text/plain")
+        else:
+            await out.events(scripted.message("notifications/tools/list_changed", {}), end=False)
+
+    scripted.acts["GET"] = listen
+    async with connect(scripted.address, "legacy") as line:
+        await line.until_broadcasts(1)
+    assert scripted.methods().count("GET") == 3
+
+
+async def test_a_message_whose_reply_does_not_end(scripted: Scripted, connect: Connect) -> None:
+    """The status of a notification's reply is enough to go on."""
+
+    async def accept(_: Got, out: Out) -> None:
+        await out.raw(b"HTTP/1.1 202 Accepted\r\ncontent-length: 100\r\n\r\n")
+
+    scripted.acts["notifications/initialized"] = accept
+    async with connect(scripted.address, "legacy") as line:
+        assert await line.text() == "done"
 
 
 @pytest.mark.parametrize("session", ["", "two words", "ünï"])

@@ -129,7 +129,7 @@ async def test_questions_and_changes_of_a_legacy_server(
         assert await line.text("ask", {}, caller) == "blue"
         assert [question.method for question in caller.asked] == ["elicitation/create"]
         assert await line.text("change") == "said"
-        await until(lambda: bool(line.broadcasts))
+        await line.until_broadcasts(1)
         assert line.broadcasts == [("notifications/tools/list_changed", {})]
 
 

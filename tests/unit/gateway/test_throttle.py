@@ -188,6 +188,10 @@ async def test_what_is_no_tool_counts_too() -> None:
     house.clock.seconds += 60
     with pytest.raises(SecretInArgumentsError):
         _ = await house.throttle(request("a", "prompts/get", arguments={"a": SECRET}), answer)
+    house.clock.seconds += 60
+    # A cursor is the server's own, whatever it looks like.
+    reply = await house.throttle(request("a", "prompts/list", cursor=SECRET), answer)
+    assert reply.status == 200
 
 
 async def test_a_role_that_is_gone() -> None:

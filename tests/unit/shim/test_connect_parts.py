@@ -11,7 +11,7 @@ from orchestrator.errors import InvalidParamsError, SettingsError
 from orchestrator.model.base import JsonObject
 from orchestrator.protocol import mcp
 from orchestrator.protocol.header_writer import HeaderWriter
-from orchestrator.shim.post import Endpoint
+from orchestrator.shim.request import Endpoint
 
 SCHEMA: JsonObject = {
     "type": "object",

@@ -1,4 +1,4 @@
-"""One POST to the gateway on this machine, on a connection of its own.
+"""One HTTP request to the gateway on this machine, on a connection of its own.
 
 No connection is used twice: one that was kept may be closed by the other side just as a call goes
 out, and nobody could tell whether the call arrived. To this machine a new one costs next to
@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final, Self, cast, final
+from typing import Final, Literal, Self, TypeAlias, cast, final
 from urllib.parse import urlsplit
 
 import anyio
@@ -26,12 +26,18 @@ from orchestrator.errors import (
 )
 from orchestrator.runtimes.ports import listeners
 
+# No message is longer, in either direction: more than the gateway takes from any server.
+LONGEST_BYTES: Final = 72 * 1024 * 1024
+
 _CONNECT_SECONDS: Final = 5.0
 _CHUNK_BYTES: Final = 262_144
 _LARGE_BYTES: Final = 262_144
 # Source: RFC 9110, section 10.1.1: a server may never give leave.
 _LEAVE_SECONDS: Final = 2.0
 _FIRST_FINAL_STATUS: Final = 200
+_STREAM: Final = "text/event-stream"
+
+Verb: TypeAlias = Literal["POST", "GET", "DELETE"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +92,26 @@ class Answer:
         self._connection = connection
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
+        self._held_bytes = 0
         self._may_go_on = False
         self._has_head = False
         self._is_complete = False
+
+    @property
+    def media(self) -> str:
+        """What the body is, in lower case."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the body is an event stream."""
+        return self.media == _STREAM
+
+    @property
+    def length(self) -> int:
+        """How long the body will be; 0 if that is not told."""
+        told = self.headers.get("content-length", "")
+        return int(told) if told.isdigit() else 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header from the parser."""
@@ -102,6 +125,7 @@ class Answer:
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body from the parser."""
         self._pieces.append(body)
+        self._held_bytes += len(body)
 
     def on_message_complete(self) -> None:
         """Hear from the parser that this is all, or that the body of the request may come."""
@@ -126,7 +150,7 @@ class Answer:
     async def pieces(self) -> AsyncGenerator[bytes]:
         """Read the body, piece by piece as it comes."""
         while True:
-            pieces, self._pieces = self._pieces, []
+            pieces, self._pieces, self._held_bytes = self._pieces, [], 0
             for piece in pieces:
                 yield piece
             if self._is_complete:
@@ -136,6 +160,10 @@ class Answer:
     async def body(self) -> bytes:
         """Read the whole body."""
         while not self._is_complete:
+            if max(self.length, self._held_bytes) > LONGEST_BYTES:
+                raise UpstreamProtocolError(
+                    f"the gateway's answer is longer than {LONGEST_BYTES} bytes"
+                )
             await self._read()
         return b"".join(self._pieces)
 
@@ -159,15 +187,16 @@ class Answer:
 
 
 @asynccontextmanager
-async def post(
-    endpoint: Endpoint, headers: Sequence[tuple[str, str]], body: bytes
+async def request(
+    endpoint: Endpoint, verb: Verb, headers: Sequence[tuple[str, str]], body: bytes = b""
 ) -> AsyncGenerator[Answer]:
     """Send one request; leaving the block early hangs up.
 
     Args:
         endpoint: Where to.
+        verb: The HTTP method.
         headers: Headers; printable ASCII, as whoever gives them has checked.
-        body: The body.
+        body: The body, of a POST.
 
     Yields:
         The answer, its head read.
@@ -178,14 +207,19 @@ async def post(
         UpstreamProtocolError: The answer is no HTTP.
     """
     head = [
-        f"POST {endpoint.path} HTTP/1.1",
+        f"{verb} {endpoint.path} HTTP/1.1",
         f"host: {endpoint.authority}",
         "connection: close",
-        "content-type: application/json",
-        "accept: application/json, text/event-stream",
-        f"content-length: {len(body)}",
         *(f"{name}: {value}" for name, value in headers),
     ]
+    if verb == "POST":
+        head += [
+            "content-type: application/json",
+            f"accept: application/json, {_STREAM}",
+            f"content-length: {len(body)}",
+        ]
+    else:
+        head.append(f"accept: {_STREAM}")
     with closing(await _connect(endpoint)) as connection:
         answer = Answer(connection)
         if len(body) > _LARGE_BYTES:

@@ -1,0 +1,81 @@
+"""The official conformance suite's own servers, behind the gateway: how they are spoken to."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Object
+
+pytestmark = pytest.mark.node
+
+LONGEST: Final = 60
+CLIENT: Final = Path(__file__).parents[2] / "clients" / "behind_gateway.py"
+# How many checks a scenario has, by the revision that it is run at and its name.
+SCENARIOS: Final = {
+    ("2025-11-25", "initialize"): 2,
+    ("2025-11-25", "elicitation-sep1034-client-defaults"): 5,
+    ("2025-11-25", "sse-retry"): 3,
+    ("2025-11-25", "json-schema-2020-12-preservation"): 9,
+    ("2026-07-28", "tools_call"): 2,
+    ("2026-07-28", "sep-2322-client-request-state"): 5,
+    ("2026-07-28", "http-standard-headers"): 9,
+    ("2026-07-28", "http-custom-headers"): 18,
+    ("2026-07-28", "http-invalid-tool-headers"): 12,
+    ("2026-07-28", "json-schema-ref-no-deref"): 1,
+    ("2026-07-28", "json-schema-2020-12-preservation"): 9,
+}
+Scenario: TypeAlias = tuple[str, str]
+
+
+def run_scenario(node: Mapping[str, str], scenario: Scenario) -> list[Object]:
+    """Run one: the suite starts a server, and our client with the server's URL."""
+    revision, name = scenario
+    with tempfile.TemporaryDirectory() as place:
+        command = f"{sys.executable} {CLIENT}"
+        done = subprocess.run(
+            [
+                *(node["node"], node["conformance"], "client", "--command", command),
+                *("--scenario", name, "--spec-version", revision, "-o", place),
+            ],
+            cwd=place,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST,
+            check=False,
+        )
+        results = list(Path(place).glob("*/checks.json"))
+        assert results, done.stdout + done.stderr
+        checks = cast("list[Object]", json.loads(results[0].read_text()))
+    assert done.returncode == 0, done.stdout
+    return checks
+
+
+@pytest.fixture(scope="module")
+def outcomes(node: Mapping[str, str]) -> Mapping[Scenario, list[Object]]:
+    """Run all; most of the time they wait for Python to start."""
+    with ThreadPoolExecutor(4) as pool:
+        done = pool.map(partial(run_scenario, node), SCENARIOS)
+        return dict(zip(SCENARIOS, done, strict=True))
+
+
+@pytest.mark.parametrize(("revision", "name"), SCENARIOS)
+def test_servers_are_spoken_to_by_the_letter(
+    outcomes: Mapping[Scenario, list[Object]], revision: str, name: str
+) -> None:
+    """Every check of the suite's server on its client, which here is the gateway, passes."""
+    checks = outcomes[revision, name]
+    wrong = [check for check in checks if check["status"] in {"FAILURE", "WARNING"}]
+    assert not wrong
+    passed = [check for check in checks if check["status"] == "SUCCESS"]
+    assert len(passed) == SCENARIOS[revision, name]
