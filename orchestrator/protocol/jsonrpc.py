@@ -96,16 +96,17 @@ def encode(value: Json) -> bytes:
         return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
-def check_breadth(data: bytes, most: int = MAX_VALUES) -> None:
+def check_breadth(data: bytes, limit: int | None = None) -> None:
     """Refuse a text that would be read into too many values, before it is read.
 
     Args:
         data: A JSON text; of anything else it does not matter what is told.
-        most: How many values it may hold.
+        limit: How many values it may hold; `MAX_VALUES` if None.
 
     Raises:
         MalformedMessageError: It holds more; a long text is one value.
     """
+    most = MAX_VALUES if limit is None else limit
     if _count_separators(data) <= most:
         return
     # Without escapes every other piece between quotes is outside of strings. No value has more

@@ -6,16 +6,16 @@ is under way outlives either. So the end of the server is not seen here, but in 
 
 import asyncio
 import fcntl
+import json
 import os
 import stat
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Self, final
+from typing import Self, cast, final
 
 import anyio
-import orjson
 from anyio.lowlevel import checkpoint
 
 from orchestrator.errors import TargetUnavailableError, UpstreamProtocolError
@@ -284,8 +284,9 @@ class Channel:
 
 def _is_object(line: bytes) -> bool:
     try:
-        return isinstance(orjson.loads(line), dict)
-    except orjson.JSONDecodeError:
+        # As leniently as a rest can be told: what is no proper JSON may still answer a call.
+        return isinstance(cast("object", json.loads(line)), dict)
+    except (ValueError, RecursionError):
         return False
 
 

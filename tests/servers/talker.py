@@ -5,6 +5,7 @@ is spoken to. Each call runs in a thread of its own, through the steps in its ar
 
     ["progress", N]       tells how far it is
     ["log", LEVEL, DATA]  writes a log message
+    ["shout", N, SIZE]    writes so many long log messages
     ["notify", M, P]      sends any notification
     ["ask", M, P]         asks its caller, and waits for the answer
     ["require", {...}]    answers with questions, unless the call came back from them
@@ -112,6 +113,10 @@ def play(request: Message) -> None:  # noqa: C901, PLR0912, PLR0915 - one case a
             case ["log", level, data]:
                 told = {"level": level, "data": data}
                 send({"method": "notifications/message", "params": told})
+            case ["shout", int(count), int(size)]:
+                told = {"level": "info", "data": "x" * size}
+                for _ in range(count):
+                    send({"method": "notifications/message", "params": told})
             case ["notify", method, told]:
                 send({"method": method, "params": told})
             case ["ask", str(method), told]:
@@ -133,7 +138,7 @@ def play(request: Message) -> None:  # noqa: C901, PLR0912, PLR0915 - one case a
                     (NOTES / name).touch()
                     os._exit(3)
             case ["line", str(text)]:
-                write(text.replace("ID", json.dumps(identity)).encode())
+                write(text.replace("ID", json.dumps(identity)).encode("latin-1"))
             case ["big", int(size)]:
                 extra = "x" * size
             case ["error", error]:

@@ -119,7 +119,7 @@ class Disclose:
             told = exchange.place.capabilities.get("resources") if exchange.place else None
             if not isinstance(told, dict) or told.get("subscribe") is not True:
                 raise MethodNotAllowedError("Method not found")
-            if len(session.uris) >= MAX_SUBSCRIPTIONS:
+            if len(session.uris) >= MAX_SUBSCRIPTIONS and uri not in session.uris:
                 raise TooManyCallsError("The session has too many subscriptions")
             session.uris.add(uri)
         self._sessions.change(session)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self, cast
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol, Self, cast
 import anyio
 import pytest
 import structlog
+from anyio.abc import SocketAttribute, SocketStream
+from anyio.streams.buffered import BufferedByteReceiveStream
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
@@ -26,19 +28,21 @@ from orchestrator.model.base import Json, JsonObject
 
 if TYPE_CHECKING:
     from anyio.abc import ByteReceiveStream, ByteSendStream, Process
-    from integration.gateway.conftest import OpenRig
+    from integration.gateway.conftest import MemoryJournal, OpenRig
     from structlog.typing import FilteringBoundLogger
 
 LOG = cast("FilteringBoundLogger", structlog.get_logger())
 AGENTS = Path(sys.executable).parent / "agents"
 TESTS = Path(__file__).parents[2]
+TOKEN_MARK = b"mga_"
 
 
 class _Rigs(Protocol):
     _open_rig: OpenRig
+    MemoryJournal: type[MemoryJournal]
 
 
-def _load_rigs() -> OpenRig:
+def _load_rigs() -> _Rigs:
     path = TESTS / "integration" / "gateway" / "conftest.py"
     spec = importlib.util.spec_from_file_location("gateway_rigs", path)
     assert spec is not None
@@ -46,16 +50,22 @@ def _load_rigs() -> OpenRig:
     module = importlib.util.module_from_spec(spec)
     sys.modules["gateway_rigs"] = module
     spec.loader.exec_module(module)
-    return cast("_Rigs", cast("object", module))._open_rig
+    return cast("_Rigs", cast("object", module))
 
 
-_open_rig = _load_rigs()
+_rigs = _load_rigs()
 
 
 @pytest.fixture
 def open_rig() -> OpenRig:
     """Give the way to open a real gateway."""
-    return _open_rig
+    return _rigs._open_rig
+
+
+@pytest.fixture
+def make_journal() -> Callable[[], MemoryJournal]:
+    """Give the way to make a journal of sessions."""
+    return _rigs.MemoryJournal
 
 
 @dataclass(slots=True)
@@ -64,6 +74,8 @@ class Raw:
 
     process: Process
     rest: bytes = b""
+    seen: bytes = b""
+    news: list[JsonObject] = field(default_factory=list[JsonObject])
 
     @property
     def stdin(self) -> ByteSendStream:
@@ -82,12 +94,26 @@ class Raw:
         lines = [each if isinstance(each, str) else json.dumps(each) for each in messages]
         await self.stdin.send("".join(f"{line}\n" for line in lines).encode())
 
-    async def receive(self) -> JsonObject:
-        """Read a message."""
+    async def read(self) -> JsonObject:
+        """Read a line."""
         while b"\n" not in self.rest:
             self.rest += await self.stdout.receive()
         line, _, self.rest = self.rest.partition(b"\n")
+        self.seen += line[:10_000]
+        assert TOKEN_MARK not in self.seen
         return cast("JsonObject", json.loads(line))
+
+    async def receive(self) -> JsonObject:
+        """Read an answer or a question; notifications before it are put aside."""
+        while "id" not in (message := await self.read()):
+            self.news.append(message)
+        return message
+
+    async def hear(self, method: str) -> JsonObject:
+        """Read the next notification of a kind; none of another kind may come before it."""
+        message = self.news.pop(0) if self.news else await self.read()
+        assert message.get("method") == method, message
+        return message
 
     async def ask(self, request_id: str | int, method: str, **params: Json) -> JsonObject:
         """Ask in the legacy era, and wait for the answer."""
@@ -96,17 +122,24 @@ class Raw:
         assert answer["id"] == request_id, answer
         return answer
 
-    async def open(self) -> None:
-        """Open a legacy session."""
+    async def open(self, **capabilities: Json) -> JsonObject:
+        """Open a legacy session; tell what it offers."""
         opening = await self.ask(
             "open",
             "initialize",
             protocolVersion="2025-11-25",
-            capabilities={},
+            capabilities=capabilities,
             clientInfo={"name": "raw", "version": "1"},
         )
         assert "result" in opening, opening
         await self.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        return cast("JsonObject", opening["result"])
+
+    async def end(self, seconds: float = 5) -> None:
+        """Close its input, and see it end well in time."""
+        await self.stdin.aclose()
+        with anyio.fail_after(seconds):
+            assert await self.process.wait() == 0
 
 
 @dataclass(slots=True)
@@ -209,6 +242,76 @@ async def _open_stage(*, control: bool = True) -> AsyncGenerator[Stage]:
 def open_stage() -> OpenStage:
     """Give the way to make a project."""
     return _open_stage
+
+
+Headers = dict[str, str]
+# Method, headers in lower case and body of a request in; the whole HTTP answer out, or None to
+# leave the caller waiting.
+Script = Callable[[str, Headers, JsonObject], bytes | None]
+
+
+@dataclass(slots=True)
+class Fake:
+    """What answers in a gateway's place, one request a connection."""
+
+    script: Script
+    url: str = ""
+    seen: list[tuple[str, Headers, JsonObject]] = field(
+        default_factory=list[tuple[str, Headers, JsonObject]]
+    )
+    news: anyio.Event = field(default_factory=anyio.Event)
+
+    async def serve(self, stream: SocketStream) -> None:
+        """Answer one request."""
+        async with stream:
+            source = BufferedByteReceiveStream(stream)
+            head = (await source.receive_until(b"\r\n\r\n", 65_536)).decode()
+            first, *lines = head.split("\r\n")
+            headers = {
+                name.lower(): value for name, _, value in (line.partition(": ") for line in lines)
+            }
+            size = int(headers.get("content-length", "0"))
+            body = json.loads(await source.receive_exactly(size)) if size else {}
+            verb = first.partition(" ")[0]
+            self.seen.append((verb, headers, cast("JsonObject", body)))
+            self.news.set()
+            answer = self.script(verb, headers, cast("JsonObject", body))
+            if answer is None:
+                await anyio.sleep_forever()
+            else:
+                with suppress(anyio.BrokenResourceError):
+                    await stream.send(answer)
+
+    def count(self, what: str) -> int:
+        """Tell how often a verb or a method was seen."""
+        return sum(1 for verb, _, body in self.seen if what in {verb, body.get("method")})
+
+    async def until(self, what: str, count: int = 1) -> None:
+        """Wait until a verb or a method was seen so often."""
+        while self.count(what) < count:
+            self.news = anyio.Event()
+            await self.news.wait()
+
+
+OpenFake = Callable[[Script], AbstractAsyncContextManager[Fake]]
+
+
+@asynccontextmanager
+async def _open_fake(script: Script) -> AsyncGenerator[Fake]:
+    fake = Fake(script)
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, fake.serve)
+        port = listener.extra(SocketAttribute.local_port)  # noqa: S610  this is no Django
+        fake.url = f"http://127.0.0.1:{port}/treasury/mcp"
+        yield fake
+        group.cancel_scope.cancel()
+
+
+@pytest.fixture
+def open_fake() -> OpenFake:
+    """Give the way to put a script into the gateway's place."""
+    return _open_fake
 
 
 @dataclass(slots=True)

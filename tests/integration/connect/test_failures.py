@@ -38,6 +38,12 @@ def error_of(answer: JsonObject) -> JsonObject:
     return cast("JsonObject", answer["error"])
 
 
+META: JsonObject = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
 async def echo(raw: Raw, request_id: str | int = "e") -> JsonObject:
     """Make a harmless call."""
     return await raw.ask(request_id, "tools/call", name="echo", arguments={})
@@ -47,6 +53,12 @@ def call(request_id: int, name: str, **arguments: Json) -> JsonObject:
     """Write a legacy call."""
     params: JsonObject = {"name": name, "arguments": arguments}
     return {"jsonrpc": "2.0", "id": request_id, "method": "tools/call", "params": params}
+
+
+def modern(message: JsonObject) -> JsonObject:
+    """Have a request describe itself."""
+    params: JsonObject = {**cast("JsonObject", message["params"]), "_meta": META}
+    return {**message, "params": params}
 
 
 def check_clean(stage: Stage) -> None:
@@ -141,11 +153,7 @@ async def test_rubbish_is_refused_and_work_goes_on(
             assert [answer["id"] for answer in answers] == [None, None, 7]
             assert [error_of(answer)["code"] for answer in answers] == [-32700, -32600, -32600]
             method = "x\r\nauthorization: no"
-            meta: JsonObject = {
-                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-                "io.modelcontextprotocol/clientCapabilities": {},
-            }
-            assert error_of(await raw.ask(8, method, _meta=meta))["code"] == -32602
+            assert error_of(await raw.ask(8, method, _meta=META))["code"] == -32602
             await raw.open()
             assert "result" in await echo(raw)
             assert error_of(await raw.ask(9, "nothing/such"))["code"] == -32601
@@ -280,14 +288,16 @@ async def test_connection_that_is_cut(open_rig: OpenRig, open_stage: OpenStage) 
         ):
             group.start_soon(listener.serve, cut)
             port = listener.extra(SocketAttribute.local_port)  # noqa: S610  this is no Django
-            stage.roles["treasury"] = f"http://127.0.0.1:{port}/treasury/mcp"
+            cutting = f"http://127.0.0.1:{port}/treasury/mcp"
+            stage.roles["treasury"] = cutting
             async with stage.raw("treasury") as raw:
-                await raw.send(call(1, "echo"))
+                await raw.send(modern(call(1, "echo")))
                 lost = error_of(await raw.receive())
                 assert "outcome is unknown" in str(lost["message"])
                 assert cast("JsonObject", lost["data"])["code"] == "upstream.outcome_unknown"
                 assert len(heard) == 1
-                assert "result" in await raw.ask(2, "tools/list")
+                stage.roles["treasury"] = cutting
+                assert "result" in await raw.ask(2, "tools/list", _meta=META)
                 assert len(heard) == 2
             group.cancel_scope.cancel()
         check_clean(stage)
@@ -348,7 +358,7 @@ async def test_port_of_another_user_gets_no_token(open_rig: OpenRig, open_stage:
             real = stage.roles["treasury"]
             stage.roles["treasury"] = f"http://127.0.0.1:{port}/treasury/mcp"
             async with stage.raw("treasury") as raw:
-                await raw.send(call(1, "echo"))
+                await raw.send(modern(call(1, "echo")))
                 assert await output.receive_until(b"\n", 9) == b"0"
                 stage.roles["treasury"] = real
                 assert "result" in await raw.receive()

@@ -298,7 +298,7 @@ async def test_restarts(opened: Open, hands: Hands) -> None:
     assert await left(store) == 3
     # A process that never counts anything reads and makes nothing.
     store.close()
-    opened().give_back(())
+    opened().give_back([Entry((ROLE, PAY, "amount"), 0, 0, Decimal(1))])
 
 
 async def test_the_journal_stays_small(
@@ -317,7 +317,14 @@ async def test_the_journal_stays_small(
 
 
 @pytest.mark.parametrize(
-    "line", [b"rubbish", b"{}", b'{"kind":"count","role":1}', b"[]", b'{"amount":"NaN"}']
+    "line",
+    [
+        b"rubbish",
+        b"{}",
+        b"[]",
+        b'{"role":"a","tool":"b","argument":"c","amount":"NaN"}',
+        b'{"role":"a","tool":"b","argument":"c","amount":"1","at":"0","until":1}',
+    ],
 )
 async def test_a_journal_that_cannot_be_read(directory: Path, opened: Open, line: bytes) -> None:
     """When nobody knows what was counted nothing more may be, and the operator is told."""
