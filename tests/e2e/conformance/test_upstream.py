@@ -85,7 +85,7 @@ def test_servers_are_spoken_to_by_the_letter(
     """Every check of the suite's server on its client, which here is the gateway, passes."""
     outcome = outcomes[revision, name]
     wrong = [check for check in outcome.checks if check["status"] in {"FAILURE", "WARNING"}]
-    assert not wrong
+    assert not wrong, outcome.output
     assert outcome.is_whole, outcome.output
     passed = [check for check in outcome.checks if check["status"] == "SUCCESS"]
     assert len(passed) == SCENARIOS[revision, name]

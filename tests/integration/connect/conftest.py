@@ -28,7 +28,7 @@ from orchestrator.model.base import Json, JsonObject
 
 if TYPE_CHECKING:
     from anyio.abc import ByteReceiveStream, ByteSendStream, Process
-    from integration.gateway.conftest import MemoryJournal, OpenRig
+    from integration.gateway.conftest import MemoryJournal, OpenRig, Rig
     from structlog.typing import FilteringBoundLogger
 
 LOG = cast("FilteringBoundLogger", structlog.get_logger())
@@ -164,6 +164,16 @@ class Stage:
         path.chmod(mode)
         return path
 
+    async def move(self, rig: Rig, later: Rig, role: str = "treasury") -> None:
+        """End a gateway, and let the role be reached at another one when it is gone."""
+        self.roles[role] = ""
+        rig.stop_serving()
+        with suppress(OSError):
+            while True:
+                async with await anyio.connect_tcp("127.0.0.1", rig.port):
+                    await anyio.sleep(0.005)
+        self.roles[role] = f"{later.base}/{role}/mcp"
+
     async def serve_control(
         self, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
@@ -271,11 +281,12 @@ class Fake:
                 name.lower(): value for name, _, value in (line.partition(": ") for line in lines)
             }
             size = int(headers.get("content-length", "0"))
-            body = json.loads(await source.receive_exactly(size)) if size else {}
+            text = await source.receive_exactly(size) if size else b"{}"
+            body = cast("JsonObject", json.loads(text))
             verb = first.partition(" ")[0]
-            self.seen.append((verb, headers, cast("JsonObject", body)))
+            self.seen.append((verb, headers, body))
             self.news.set()
-            answer = self.script(verb, headers, cast("JsonObject", body))
+            answer = self.script(verb, headers, body)
             if answer is None:
                 await anyio.sleep_forever()
             else:
@@ -284,7 +295,7 @@ class Fake:
 
     def count(self, what: str) -> int:
         """Tell how often a verb or a method was seen."""
-        return sum(1 for verb, _, body in self.seen if what in {verb, body.get("method")})
+        return sum(1 for verb, _, body in self.seen if what in (verb, body.get("method")))
 
     async def until(self, what: str, count: int = 1) -> None:
         """Wait until a verb or a method was seen so often."""

@@ -105,7 +105,7 @@ class Instance:
 
     def received(self, method: str = "") -> list[JsonObject]:
         """Read what it noted that it was sent, of one method if one is named."""
-        lines = (self.directory / "received").read_text().splitlines()
+        *lines, _ = (self.directory / "received").read_text().split("\n")
         messages = [cast("JsonObject", json.loads(line)) for line in lines if line[:1] == "{"]
         return [one for one in messages if not method or one.get("method") == method]
 

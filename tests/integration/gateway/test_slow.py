@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import anyio
 import pytest
@@ -88,7 +88,7 @@ async def test_a_listener_that_does_not_read(
                 await stream.send(head(rig, caller, "GET"))
                 await rig.until(lambda: rig.gateway._hub._streams)
                 for _ in range(150):
-                    await rig.touch(instance, uri)
+                    await rig.say(instance, "notifications/resources/updated", {"uri": uri})
                 await rig.until(lambda: not rig.gateway._hub._streams)
             async with caller.listen() as talk:
                 await rig.touch(instance, uri)
