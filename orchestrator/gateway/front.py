@@ -171,7 +171,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header; of those behind a body nobody hears."""
-        self._headers.append((name.lower(), value))
+        # Source: RFC 9110, section 5.5: white space around a value is no part of it.
+        self._headers.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Make a request of the head."""

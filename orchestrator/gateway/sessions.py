@@ -28,6 +28,9 @@ LIFE: Final = timedelta(days=90)
 # How many opened ids are kept at hand; any other is opened again.
 _AT_HAND: Final = 4096
 _LONGEST_ID: Final = 4096
+# What is kept of the parts of a capability; there are two of any that there is.
+_LONGEST_PART: Final = 32
+_MAX_PARTS: Final = 8
 # How many ended and how many changed sessions are remembered, the newest. A session opens nothing
 # without its agent's token, so one that is forgotten to have ended harms nobody.
 _REMEMBERED: Final = 10_000
@@ -242,12 +245,10 @@ def _change_line(key: str, kept: _Change) -> JsonObject:
 
 def _shorten(capabilities: JsonObject) -> JsonObject:
     """Keep of each capability only which parts of it there are: ids stay short."""
-    return {
-        name: {
-            part: {}
-            for part, told in value.items()
-            if isinstance(told, dict) and len(part) <= 32  # noqa: PLR2004 - a sane name
-        }
-        for name, value in capabilities.items()
-        if isinstance(value, dict)
-    }
+    shortened: JsonObject = {}
+    for name, value in capabilities.items():
+        if isinstance(value, dict):
+            named = [part for part, told in value.items() if isinstance(told, dict)]
+            parts = [part for part in named if len(part) <= _LONGEST_PART]
+            shortened[name] = {part: {} for part in parts[:_MAX_PARTS]}
+    return shortened

@@ -67,7 +67,8 @@ def find_secret(data: bytes) -> str | None:
     Returns:
         What was found, such as `a GitHub token`; never the secret.
     """
-    if b"\\" in data or b"%" in data:
+    # `in` takes twice as long: it tries to read what is looked for as a number first.
+    if data.find(b"\\") >= 0 or data.find(b"%") >= 0:
         data = _without_escapes(data)
     runs = data.translate(_LETTERS)
     begin = runs.find(_RUN)
@@ -79,7 +80,7 @@ def find_secret(data: bytes) -> str | None:
         if found := _look_at(data, begin, end):
             return found
         begin = runs.find(_RUN, end)
-    if b"PRIVATE KEY" in data and _PEM.search(data):
+    if data.find(b"PRIVATE KEY") >= 0 and _PEM.search(data):
         return "a private key"
     if len(data) > _SHORTEST_PHRASE and runs.count(b" x") >= LENGTHS[0] - 1 and holds_phrase(data):
         return "the recovery phrase of a wallet"

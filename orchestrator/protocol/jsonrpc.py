@@ -74,7 +74,8 @@ def decode(data: bytes) -> Json:
     """
     try:
         value = cast("Json", orjson.loads(data))
-        if _LONG_NUMBER in data.translate(_ONLY_DIGITS):
+        # Not `in`, which tries to read what is looked for as a number first, and formats an error.
+        if data.translate(_ONLY_DIGITS).find(_LONG_NUMBER) >= 0:
             # orjson reads an integer beyond 64 bits as the nearest double; an amount in a
             # blockchain's smallest unit is such a number, and must stay what it was.
             value = cast("Json", json.loads(data))

@@ -46,6 +46,7 @@ LONGEST: Final = 25
 VERSION: Final = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "2026-07-28")
 ERA: Final[Era] = "modern" if VERSION == "2026-07-28" else "legacy"
 ROLE: Final = RoleName("role")
+WORKLOAD: Final = WorkloadName("role.server.g1")
 ECHO: Final = "json_schema_echo"
 ASKS: Final[tuple[Asking, ...]] = ("elicitation", "sampling", "roots")
 EXAMPLES: Final[dict[str, Json]] = {
@@ -112,7 +113,7 @@ async def look(address: Address) -> Route:
     async with HttpWire(address) as wire:
         found = await probe(wire, ERA, prefix="p-", startup=timedelta(seconds=10), asks=ASKS)
     target = TargetRef(
-        WorkloadName("role.server.g1"),
+        WORKLOAD,
         os.getpid(),
         "",
         found.era,
@@ -190,6 +191,9 @@ async def main(url: str) -> None:
             route = await look(address)
             await group.start(gateway.serve, [listener])
             gateway.swap(Snapshot(1, MappingProxyType({ROLE: route})))
+            # Some of these servers ask on the session's own stream: it has to be there by then.
+            for _ in range(5):
+                await gateway.ping(WORKLOAD)
             await use_everything(f"http://127.0.0.1:{port}/{ROLE}/mcp", issue(tokens))
             group.cancel_scope.cancel()
     shutil.rmtree(place)

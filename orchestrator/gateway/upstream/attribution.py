@@ -1,10 +1,47 @@
 """Whose something is that a server says: tokens of requests, and callers that are alone."""
 
 from collections.abc import Iterable
+from typing import Final, final
 
+from orchestrator.clock import Clock
 from orchestrator.gateway.upstream.base import Caller
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.protocol import mcp
+
+# How long a server may go on with a call that was cancelled, and how many such calls are kept in
+# mind. One that obeys never answers, so the end of such a call is not known.
+_ECHO_SECONDS: Final = 300.0
+_MAX_ECHOES: Final = 1024
+
+
+@final
+class Echoes:
+    """Calls that nobody waits for any more, and that the server may still speak about."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Start without any."""
+        self._clock = clock
+        # Whose they were, and until when they may be heard; the oldest first.
+        self._calls: dict[str, tuple[str, float]] = {}
+
+    def expect(self, request_id: str, caller: Caller | None) -> None:
+        """Keep in mind that a caller has given up a request."""
+        if caller is not None and len(self._calls) <= _MAX_ECHOES:
+            self._calls[request_id] = (caller.owner, self._clock.monotonic() + _ECHO_SECONDS)
+
+    def end(self, request_id: str) -> None:
+        """Forget one that the server has answered."""
+        _ = self._calls.pop(request_id, None)
+
+    def are_of(self, owner: str) -> bool:
+        """Tell whether all that may still be heard are of one owner."""
+        now = self._clock.monotonic()
+        for request_id, (_, until) in tuple(self._calls.items()):
+            if until > now:
+                break
+            del self._calls[request_id]
+        is_known = len(self._calls) <= _MAX_ECHOES
+        return is_known and all(whose == owner for whose, _ in self._calls.values())
 
 
 def exchange_token(params: JsonObject, request_id: str) -> Json:
@@ -23,12 +60,14 @@ def exchange_token(params: JsonObject, request_id: str) -> Json:
     return token
 
 
-def only_caller(callers: Iterable[Caller | None]) -> Caller | None:
+def only_caller(callers: Iterable[Caller | None], echoes: Echoes) -> Caller | None:
     """Tell whose everything in flight is; None if several have some, or nobody has.
 
     Args:
         callers: Callers of what is in flight, the newest first. The gateway's own requests do not
             count: servers ask nothing about a ping.
+        echoes: What was in flight, and may still be heard: asked of the wrong one, a question could
+            tell one agent what another one does.
     """
     newest: Caller | None = None
     for caller in callers:
@@ -38,7 +77,7 @@ def only_caller(callers: Iterable[Caller | None]) -> Caller | None:
             newest = caller
         elif caller.owner != newest.owner:
             return None
-    return newest
+    return newest if newest is None or echoes.are_of(newest.owner) else None
 
 
 def refusal(code: int, words: str) -> JsonObject:

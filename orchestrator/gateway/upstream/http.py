@@ -25,7 +25,7 @@ from orchestrator.errors import (
     TargetUnavailableError,
     UpstreamProtocolError,
 )
-from orchestrator.gateway.upstream.attribution import only_caller, refusal
+from orchestrator.gateway.upstream.attribution import Echoes, only_caller, refusal
 from orchestrator.gateway.upstream.base import Broadcast, Caller, Outgoing, Wait
 from orchestrator.gateway.upstream.http_exchange import Call, Note, Owner, Said
 from orchestrator.gateway.upstream.http_session import POSTED, LegacySession
@@ -117,6 +117,7 @@ class HttpUpstream(Owner):
         self._calls: dict[str, Call] = {}
         # Requests that last as long as somebody listens; they say nothing about the server's life.
         self._listens: dict[str, Call] = {}
+        self._echoes = Echoes(clock)
         self._asked = 0
         self._gone: AgentsError | None = None
         # Heads of modern requests, written once, by method and name.
@@ -229,6 +230,7 @@ class HttpUpstream(Owner):
         if self._session is None or not was_sent:
             call.give_up()  # to a modern server the closed connection says it
             return
+        self._echoes.expect(call.id, call.caller)
         params: JsonObject = {"requestId": call.id, "reason": "nobody waits for it any more"}
         body = jsonrpc.notification_body(_CANCELLED, params)
         self._session.post(body, call.session, after=call)
@@ -303,6 +305,8 @@ class HttpUpstream(Owner):
             self._take_progress(params, call)
         elif method == _CANCELLED:
             pass  # of a question; its answer will find nobody
+        elif call is not None and call.method == _LISTEN and call.caller is None:
+            self._broadcast(method, params)  # what the gateway itself listens for
         elif call is not None and (method not in _OF_ALL or call.method == _LISTEN):
             if call.caller is not None:
                 call.caller.tell(method, params)
@@ -337,4 +341,5 @@ class HttpUpstream(Owner):
             question.answer(None, refusal(jsonrpc.METHOD_NOT_FOUND, "The caller cannot be asked"))
 
     def _only_caller(self) -> Caller | None:
-        return only_caller(call.caller for call in reversed(self._calls.values()))
+        callers = (call.caller for call in reversed(self._calls.values()))
+        return only_caller(callers, self._echoes)

@@ -28,7 +28,7 @@ from orchestrator.errors import (
     UnreadableMessageError,
     UpstreamProtocolError,
 )
-from orchestrator.gateway.upstream.attribution import exchange_token, only_caller, refusal
+from orchestrator.gateway.upstream.attribution import Echoes, exchange_token, only_caller, refusal
 from orchestrator.gateway.upstream.base import Broadcast, Caller, Outgoing, Wait
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.protocol import jsonrpc, mcp
@@ -40,10 +40,6 @@ _PROGRESS: Final = "notifications/progress"
 _CANCELLED: Final = "notifications/cancelled"
 _LOG: Final = "notifications/message"
 _ELICITED: Final = "notifications/elicitation/complete"
-# How long a server may go on with a call that was cancelled, and how many such calls are kept in
-# mind. A server that obeys never answers, so this is not known to end.
-_ECHO_SECONDS: Final = 300.0
-_MAX_ECHOES: Final = 1024
 # Of what is longer than this and no answer, only the ends are looked at.
 _MOST_RUBBISH: Final = 200_000
 _END_BYTES: Final = 256
@@ -143,8 +139,7 @@ class StdioUpstream:
         self._pending: dict[str, _Pending] = {}
         # Requests that last as long as somebody listens; they say nothing about the server's life.
         self._listens: dict[str, _Pending] = {}
-        # Whose calls nobody waits for any more, and until when they may still be heard.
-        self._echoes: dict[str, tuple[str, float]] = {}
+        self._echoes = Echoes(clock)
         self._asked = 0
         self._gone: AgentsError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -186,7 +181,7 @@ class StdioUpstream:
         if self._gone is None:
             self._gone = error
         pending = [*self._pending.values(), *self._listens.values()]
-        self._pending, self._listens, self._echoes = {}, {}, {}
+        self._pending, self._listens = {}, {}
         for call in pending:
             if not call.future.done():
                 call.future.set_exception(error)
@@ -231,16 +226,11 @@ class StdioUpstream:
         finally:
             given_up = self._forget(request_id)
             if given_up is not None:
-                self._expect_echo(request_id, given_up)
+                self._echoes.expect(request_id, given_up.caller)
                 self.notify(
                     _CANCELLED,
                     {"requestId": request_id, "reason": "nobody waits for it any more"},
                 )
-
-    def _expect_echo(self, request_id: str, given_up: _Pending) -> None:
-        if given_up.caller is not None and len(self._echoes) <= _MAX_ECHOES:
-            until = self._clock.monotonic() + _ECHO_SECONDS
-            self._echoes[request_id] = (given_up.caller.owner, until)
 
     def _forget(self, request_id: str) -> _Pending | None:
         found = self._pending.pop(request_id, None)
@@ -291,7 +281,7 @@ class StdioUpstream:
         match message:
             case jsonrpc.Response(id=str(request_id)):
                 pending = self._forget(request_id)
-                _ = self._echoes.pop(request_id, None)
+                self._echoes.end(request_id)
                 if pending is not None and not pending.future.done():
                     pending.future.set_result(message)
             case jsonrpc.Request():
@@ -326,7 +316,8 @@ class StdioUpstream:
             self._broadcast(method, params)
 
     def _only_caller(self) -> Caller | None:
-        return only_caller(pending.caller for pending in reversed(self._pending.values()))
+        callers = (pending.caller for pending in reversed(self._pending.values()))
+        return only_caller(callers, self._echoes)
 
     def _take_question(self, request: jsonrpc.Request) -> None:
         question = _Question(self, request)

@@ -118,7 +118,8 @@ def learn(
     exchange.call, exchange.kind = ToolCall("send", arguments), kind
     exchange.params = {"name": "send", "arguments": arguments or {}}
     exchange.session = cast("Session", SimpleNamespace(key="0123456789abcdef"))
-    exchange.place = cast("Place", SimpleNamespace(policy_revision="ba9876543210"))
+    policy = SimpleNamespace(revision="ba9876543210")
+    exchange.place = cast("Place", SimpleNamespace(policy=policy))
 
 
 def claim(exchange: Exchange) -> None:

@@ -615,6 +615,7 @@ async def _open_rig(
     journal: MemoryJournal | None = None,
     tokens: TokenIndex | None = None,
     clock: Clock | None = None,
+    seconds: float = 60,
 ) -> AsyncGenerator[Rig]:
     home = Path(tempfile.mkdtemp(prefix="bm-", dir="/tmp"))
     listener = socket.create_server(("127.0.0.1", 0))
@@ -628,7 +629,7 @@ async def _open_rig(
         journal.lines = gateway.sessions.restore(journal.lines)
     rig = Rig(gateway, tokens, f"http://127.0.0.1:{port}", recorder, home)
     try:
-        with anyio.fail_after(60):
+        with anyio.fail_after(seconds):
             async with gateway, anyio.create_task_group() as group:
                 await group.start(_serve, rig, listener)
                 yield rig
@@ -639,7 +640,7 @@ async def _open_rig(
         shutil.rmtree(home, ignore_errors=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def open_rig() -> OpenRig:
     """Give the way to open a gateway; cancel scopes do not live across fixtures."""
     return _open_rig

@@ -1,14 +1,20 @@
 """Lines over two real FIFOs, to real processes."""
 
+import asyncio
 import os
+import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from orchestrator.errors import TargetUnavailableError, UpstreamProtocolError
 from orchestrator.runtimes.channel import Channel
@@ -273,5 +279,193 @@ async def test_a_flood_of_short_lines_leaves_others_their_turn(fifos: Path) -> N
                     assert await channel.receive() == b"1"
                 tasks.cancel_scope.cancel()
         assert turns > 500
+    finally:
+        os.close(writer)
+
+
+@contextmanager
+def pair(*, limit_bytes: int = MEGABYTE, resume: bool = False) -> Generator[tuple[Channel, int]]:
+    """Make a channel, and the server's end of its outgoing FIFO, for one example."""
+    directory = Path(tempfile.mkdtemp(prefix="bm-", dir="/tmp"))
+    try:
+        for name in ("in", "out"):
+            os.mkfifo(directory / name, 0o600)
+        writer = os.open(directory / "out", os.O_RDWR)
+        try:
+            with Channel(directory, resume=resume, limit_bytes=limit_bytes) as channel:
+                yield channel, writer
+        finally:
+            os.close(writer)
+    finally:
+        shutil.rmtree(directory)
+
+
+def cut(text: bytes, places: list[int]) -> list[bytes]:
+    """Cut a text at these places."""
+    ends = sorted({place % (len(text) + 1) for place in places} | {len(text)})
+    return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+LINES = st.lists(st.binary(max_size=30).map(lambda line: line.replace(b"\n", b"")), max_size=20)
+PLACES = st.lists(st.integers(0, 1000), max_size=10)
+BOUNDED = settings(max_examples=150, deadline=None)
+
+
+@given(LINES, PLACES)
+@BOUNDED
+async def test_any_split_gives_the_same_lines(lines: list[bytes], places: list[int]) -> None:
+    """However the bytes come, received or handed over, they are the lines that were written."""
+    text = b"".join(line + b"\n" for line in lines)
+    expected = [line for line in lines if line and not line.isspace()]
+    with anyio.fail_after(10):
+        with pair() as (channel, writer):
+            for piece in cut(text, places):
+                _ = os.write(writer, piece)
+            assert [await channel.receive() for _ in expected] == expected
+        with pair() as (channel, writer):
+            found: list[bytes] = []
+            channel.attach(found.append, lambda _: None)
+            for piece in cut(text + b"end\n", places):
+                _ = os.write(writer, piece)
+                await asyncio.sleep(0)
+            while not found or found[-1] != b"end":  # noqa: ASYNC110 - the loop's own turn
+                await asyncio.sleep(0)
+            assert found == [*expected, b"end"]
+
+
+@given(LINES, PLACES, st.integers(0, 200))
+@BOUNDED
+async def test_a_limit_holds_for_any_split(
+    lines: list[bytes], places: list[int], limit: int
+) -> None:
+    """What is too long breaks the channel, and what came before it still comes."""
+    text = b"".join(line + b"\n" for line in lines) + b"x" * (limit + 1) + b"\nnever\n"
+    before: list[bytes] = []
+    for line in lines:
+        if len(line) > limit:
+            break
+        before.append(line)
+    broken: list[Exception] = []
+    found: list[bytes] = []
+    with anyio.fail_after(10), pair(limit_bytes=limit) as (channel, writer):
+        channel.attach(found.append, broken.append)
+        for piece in cut(text, places):
+            _ = os.write(writer, piece)
+            await asyncio.sleep(0)
+        while not broken:  # noqa: ASYNC110 - the loop's own turn
+            await asyncio.sleep(0)
+    assert isinstance(broken[0], UpstreamProtocolError)
+    # Lines of the read that broke it may be lost with it, but none is out of its order.
+    assert found == [line for line in before if line and not line.isspace()][: len(found)]
+
+
+@given(st.lists(st.integers(1, 400_000).map(lambda size: "x" * size), max_size=12))
+@settings(BOUNDED, max_examples=30)
+async def test_what_is_pushed_arrives_in_order(texts: list[str]) -> None:
+    """Lines of any length, pushed whether or not the server reads, arrive whole and in order."""
+    lines = [text.encode() for text in texts]
+    with anyio.fail_after(10), pair() as (channel, _):
+        # The first ones before anybody carries them.
+        for line in lines[:2]:
+            channel.push(line)
+        channel.attach(lambda _: None, lambda _: None)
+        for line in lines[2:]:
+            channel.push(line)
+        reader = os.open(Path(channel._directory) / "in", os.O_RDWR | os.O_NONBLOCK)
+        try:
+            text, size = b"", sum(len(line) + 1 for line in lines)
+            while len(text) < size:
+                try:
+                    text += os.read(reader, 65536)
+                except BlockingIOError:
+                    await asyncio.sleep(0)
+        finally:
+            os.close(reader)
+        assert text.split(b"\n")[:-1] == lines
+        while channel.unsent_bytes:  # noqa: ASYNC110 - the loop's own turn
+            await asyncio.sleep(0)
+
+
+async def test_attached_resume_ends_a_half_written_line(fifos: Path) -> None:
+    """A channel that is attached begins with a newline, too, and counts what waits."""
+    reader = os.open(fifos / "in", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        with Channel(fifos, resume=True) as channel:
+            channel.push(b"a")
+            assert channel.unsent_bytes == 1
+            channel.attach(lambda _: None, lambda _: None)
+            channel.push(b"b")
+            assert channel.unsent_bytes == 0
+        assert os.read(reader, 100) == b"\na\nb\n"
+        with pytest.raises(anyio.ClosedResourceError):
+            channel.push(b"c")
+    finally:
+        os.close(reader)
+
+
+async def test_a_server_that_does_not_read_is_known(fifos: Path) -> None:
+    """What the pipe does not take waits, is counted, and goes when it is read."""
+    reader = os.open(fifos / "in", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        with anyio.fail_after(10), Channel(fifos) as channel:
+            channel.attach(lambda _: None, lambda _: None)
+            for _ in range(3):
+                channel.push(b"x" * MEGABYTE)
+            assert channel.unsent_bytes >= 2 * MEGABYTE
+            size = 0
+            while size < 3 * (MEGABYTE + 1):
+                try:
+                    size += len(os.read(reader, MEGABYTE))
+                except BlockingIOError:
+                    await asyncio.sleep(0)
+            assert channel.unsent_bytes == 0
+    finally:
+        os.close(reader)
+
+
+async def test_who_takes_lines_may_fail(fifos: Path) -> None:
+    """An error nobody foresaw breaks the channel, so that nobody waits in vain."""
+    writer = os.open(fifos / "out", os.O_RDWR)
+    broken: list[Exception] = []
+    try:
+        with anyio.fail_after(10), Channel(fifos) as channel:
+
+            def fail(_: bytes) -> None:
+                raise KeyError
+
+            channel.attach(fail, broken.append)
+            _ = os.write(writer, b"1\n2\n")
+            while not broken:  # noqa: ASYNC110 - the loop's own turn
+                await asyncio.sleep(0)
+    finally:
+        os.close(writer)
+    assert isinstance(broken[0], UpstreamProtocolError)
+    assert isinstance(broken[0].__cause__, KeyError)
+
+
+async def test_an_attached_flood_leaves_others_their_turn(fifos: Path) -> None:
+    """Lines are handed over in small lots; the loop runs between them."""
+    writer = os.open(fifos / "out", os.O_RDWR)
+    found: list[bytes] = []
+    turns = 0
+    try:
+        with anyio.fail_after(20), Channel(fifos) as channel:
+            channel.attach(found.append, lambda _: None)
+            _ = os.write(writer, b"1\n" * 30_000)
+            while len(found) < 30_000:
+                await asyncio.sleep(0)
+                turns += 1
+        assert turns > 500
+    finally:
+        os.close(writer)
+
+
+async def test_a_line_that_is_lenient_json_is_no_rest(fifos: Path) -> None:
+    """The first line of a channel that goes on may be no proper JSON, and still an answer."""
+    writer = os.open(fifos / "out", os.O_RDWR)
+    try:
+        _ = os.write(writer, b'{"id": 1, "result": {"x": NaN}}\n')
+        with anyio.fail_after(10), Channel(fifos, resume=True) as channel:
+            assert b"NaN" in await channel.receive()
     finally:
         os.close(writer)

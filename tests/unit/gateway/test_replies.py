@@ -206,6 +206,7 @@ ANY: st.SearchStrategy[Json] = st.recursive(
 )
 METAS: st.SearchStrategy[Json] = st.just(mcp.envelope({"name": "c", "version": "1"})) | ANY
 OPENING: JsonObject = {"protocolVersion": "2025-11-25"}
+NOTE: JsonObject = {"jsonrpc": "2.0", "method": "initialize", "params": OPENING}
 METHODS = [
     "initialize",
     "ping",
@@ -357,8 +358,8 @@ async def test_no_head_is_unexpected(
     MESSAGES,
     st.booleans(),
 )
-@example(b"", True, {"jsonrpc": "2.0", "method": "initialize", "params": OPENING}, False)
-@example(b"", True, {"jsonrpc": "2.0", "method": "initialize", "params": OPENING}, True)
+@example(version=b"", honest=True, message=NOTE, session=False)
+@example(version=b"", honest=True, message=NOTE, session=True)
 @settings(max_examples=300)
 async def test_no_message_is_unexpected(
     version: bytes, honest: bool, message: JsonObject, session: bool
