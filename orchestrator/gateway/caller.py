@@ -40,6 +40,12 @@ class LegacyCaller:
         self._asks = asks
 
     @property
+    def agent(self) -> str:
+        """Whose request it is."""
+        principal = self._exchange.principal
+        return "" if principal is None else principal.agent
+
+    @property
     def owner(self) -> str:
         """Tells whether two requests come from the same session."""
         return self._session.key
@@ -91,6 +97,12 @@ class ModernCaller:
         self._exchange = exchange
         known = isinstance(level, str) and level in mcp.LOG_LEVELS
         self._least = mcp.LOG_LEVELS.index(level) if known else len(mcp.LOG_LEVELS)
+
+    @property
+    def agent(self) -> str:
+        """Whose request it is."""
+        principal = self._exchange.principal
+        return "" if principal is None else principal.agent
 
     @property
     def owner(self) -> str:

@@ -41,6 +41,7 @@ from orchestrator.tokens.verify import TokenIndex
 
 # Until uvicorn cancels what is left; by then the gateway has ended it with an answer.
 _SLACK_SECONDS: Final = 2
+_CUT_SECONDS: Final = 0.1
 
 
 def open_channel(ref: TargetRef) -> Channel:
@@ -377,6 +378,9 @@ class Gateway:
     async def _cut_late(self, server: _Server) -> None:
         """End what is in flight when the grace is over, with an answer."""
         _ = await server.stopping.wait()
-        self.app.cut_streams(TargetLostError("The gateway ends"))
-        await anyio.sleep(self._settings.shutdown_seconds)
+        with anyio.move_on_after(self._settings.shutdown_seconds):
+            while True:
+                # Who was cut off comes back at once, as long as the listeners are open.
+                self.app.cut_streams(TargetLostError("The gateway ends"))
+                await anyio.sleep(_CUT_SECONDS)
         self.app.cut(TargetLostError("The gateway ends"))

@@ -53,7 +53,7 @@ class Notes:
         if result.get("protocolVersion") != self._version:
             return False
         # A list that is offered no more has changed, too.
-        self._lists = tuple(sorted({*self._lists, *_told_lists(result)}))
+        self._lists = tuple(dict.fromkeys((*self._lists, *_told_lists(result))))
         return True
 
     def changes(self) -> list[tuple[str, JsonObject]]:

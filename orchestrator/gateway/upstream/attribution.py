@@ -8,9 +8,10 @@ from orchestrator.gateway.upstream.base import Caller
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.protocol import mcp
 
-# How long a server may go on with a call that was cancelled, and how many such calls are kept in
-# mind. One that obeys never answers, so the end of such a call is not known.
-_ECHO_SECONDS: Final = 300.0
+# How long a server is given to end a call that was cancelled, and how many such calls are kept in
+# mind. One that obeys never answers, so the end of such a call is not known; and as long as it is
+# not, nobody but its own agent can be asked anything.
+_ECHO_SECONDS: Final = 30.0
 _MAX_ECHOES: Final = 1024
 
 
@@ -27,21 +28,21 @@ class Echoes:
     def expect(self, request_id: str, caller: Caller | None) -> None:
         """Keep in mind that a caller has given up a request."""
         if caller is not None and len(self._calls) <= _MAX_ECHOES:
-            self._calls[request_id] = (caller.owner, self._clock.monotonic() + _ECHO_SECONDS)
+            self._calls[request_id] = (caller.agent, self._clock.monotonic() + _ECHO_SECONDS)
 
     def end(self, request_id: str) -> None:
         """Forget one that the server has answered."""
         _ = self._calls.pop(request_id, None)
 
-    def are_of(self, owner: str) -> bool:
-        """Tell whether all that may still be heard are of one owner."""
+    def are_of(self, agent: str) -> bool:
+        """Tell whether all that may still be heard are of one agent."""
         now = self._clock.monotonic()
         for request_id, (_, until) in tuple(self._calls.items()):
             if until > now:
                 break
             del self._calls[request_id]
         is_known = len(self._calls) <= _MAX_ECHOES
-        return is_known and all(whose == owner for whose, _ in self._calls.values())
+        return is_known and all(whose == agent for whose, _ in self._calls.values())
 
 
 def exchange_token(params: JsonObject, request_id: str) -> Json:
@@ -77,7 +78,7 @@ def only_caller(callers: Iterable[Caller | None], echoes: Echoes) -> Caller | No
             newest = caller
         elif caller.owner != newest.owner:
             return None
-    return newest if newest is None or echoes.are_of(newest.owner) else None
+    return newest if newest is None or echoes.are_of(newest.agent) else None
 
 
 def refusal(code: int, words: str) -> JsonObject:

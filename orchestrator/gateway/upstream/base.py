@@ -41,8 +41,14 @@ class Caller(Protocol):
     """Who waits for a request; hears what the server says meanwhile. Nothing here ever blocks.
 
     Attributes:
+        agent: Whose request it is.
         owner: Tells whether two requests come from the same session.
     """
+
+    @property
+    def agent(self) -> str:
+        """Whose request it is."""
+        ...
 
     @property
     def owner(self) -> str:

@@ -115,6 +115,16 @@ class Raw:
         assert message.get("method") == method, message
         return message
 
+    async def hear_until(self, method: str, **params: Json) -> list[JsonObject]:
+        """Read notifications until the one that is waited for; tell those before it."""
+        found: list[JsonObject] = []
+        while True:
+            message = self.news.pop(0) if self.news else await self.read()
+            told = cast("JsonObject", message.get("params", {}))
+            if message.get("method") == method and params.items() <= told.items():
+                return found
+            found.append(message)
+
     async def ask(self, request_id: str | int, method: str, **params: Json) -> JsonObject:
         """Ask in the legacy era, and wait for the answer."""
         await self.send({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params})
