@@ -15,12 +15,12 @@ from typing import Annotated, Final, Literal, cast
 
 from pydantic import Field, model_validator
 
-from orchestrator.errors import UpstreamProtocolError
+from orchestrator.errors import MalformedMessageError, UpstreamProtocolError
 from orchestrator.model.base import Json, JsonObject, Model
 from orchestrator.model.names import RoleField, ServerField, ToolField, ToolName
 from orchestrator.model.snapshot import Era
 from orchestrator.protocol.canonical import canonical as in_one_way
-from orchestrator.protocol.jsonrpc import MAX_DEPTH
+from orchestrator.protocol.jsonrpc import MAX_DEPTH, check_breadth, encode
 
 # All definitions of a role together; they are kept, shown and compared.
 LONGEST: Final = 4 * 1024 * 1024
@@ -118,11 +118,15 @@ def canonical(value: Json) -> str:
         UpstreamProtocolError: It is nested too deeply, or there is no JSON for it.
     """
     if _is_too_deep(value):
-        raise UpstreamProtocolError("the server describes a tool with too many levels")
+        raise _too_deep()
     try:
         return in_one_way(value).decode()
     except (TypeError, ValueError) as error:
         raise UpstreamProtocolError("the server describes a tool in what is no JSON") from error
+
+
+def _too_deep() -> UpstreamProtocolError:
+    return UpstreamProtocolError("the server describes a tool with too many levels")
 
 
 def digest(text: str) -> str:
@@ -144,15 +148,26 @@ def look(
     Raises:
         UpstreamProtocolError: It is more than anybody could look at.
     """
-    found = {
-        name: canonical(tool) for tool in tools if (name := ToolName(str(tool["name"]))) in promised
-    }
-    live = Live(era, found, canonical(instructions))
-    if sum(map(len, (*found.values(), live.instructions))) > LONGEST:
+    own = {name: tool for tool in tools if (name := ToolName(str(tool["name"]))) in promised}
+    _check_size([*own.values(), instructions])
+    return Live(era, {name: canonical(own[name]) for name in own}, canonical(instructions))
+
+
+def _check_size(told: list[Json]) -> None:
+    """Refuse more than anybody could look at, before it is looked at closely, which is slow."""
+    try:
+        text = encode(told)
+        check_breadth(text)
+    except RecursionError as error:
+        raise _too_deep() from error
+    except (ValueError, MalformedMessageError) as error:
+        raise UpstreamProtocolError(
+            "the server describes its tools with too many values"
+        ) from error
+    if len(text) > LONGEST:
         raise UpstreamProtocolError(
             f"the server describes its tools with more than {LONGEST // 1024} KiB"
         )
-    return live
 
 
 def see_first(pins: Pins, promised: AbstractSet[ToolName], live: Live, now: str) -> Pins:

@@ -15,6 +15,10 @@ from orchestrator.model.base import Json
 
 # Bytes of characters beyond U+FFFF, whose order in UTF-16 is another than in UTF-8.
 _ASTRAL: Final = re.compile(rb"[\xf0-\xff]")
+# Integers that orjson writes.
+_WIDE: Final = 2**63
+# Up to here a double holds every integer.
+_WHOLE: Final = 2.0**53
 
 
 def canonical(value: Json) -> bytes:
@@ -32,7 +36,7 @@ def canonical(value: Json) -> bytes:
         else:
             if data.isascii() or _ASTRAL.search(data) is None:
                 return data
-    return _write(value).encode()
+    return orjson.dumps(_prepare(value))
 
 
 def _holds_odd_number(value: Json) -> bool:
@@ -49,19 +53,30 @@ def _holds_odd_number(value: Json) -> bool:
     return False
 
 
-def _write(value: Json) -> str:
-    match value:
-        case dict():
-            keys = sorted(value, key=lambda key: key.encode("utf-16-be", "surrogatepass"))
-            return "{" + ",".join(f"{_write(key)}:{_write(value[key])}" for key in keys) + "}"
-        case list():
-            return "[" + ",".join(_write(each) for each in value) + "]"
-        case float():
-            return _write_number(value)
-        case str():
-            return orjson.dumps(value).decode()
-        case None | bool() | int():
-            return json.dumps(value)
+def _prepare(value: Json) -> object:
+    """Sort keys, and write numbers, so that orjson does the rest right."""
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return value
+    if isinstance(value, dict):
+        keys = sorted(value) if all(map(str.isascii, value)) else sorted(value, key=_in_utf16)
+        return {key: _prepare(value[key]) for key in keys}
+    if isinstance(value, list):
+        return [_prepare(each) for each in value]
+    return _prepare_number(value)
+
+
+def _prepare_number(value: float) -> object:
+    if isinstance(value, int):
+        return value if -_WIDE < value < _WIDE else orjson.Fragment(json.dumps(value))
+    if value.is_integer() and -_WHOLE < value < _WHOLE:
+        return int(value)
+    is_plain = 1e-3 < abs(value) < 1e15  # noqa: PLR2004 - well inside
+    return value if is_plain else orjson.Fragment(_write_number(value))
+
+
+def _in_utf16(key: str) -> bytes:
+    return key.encode("utf-16-be", "surrogatepass")
 
 
 def _write_number(value: float) -> str:

@@ -18,8 +18,14 @@ import orjson
 from anyio.abc import TaskGroup
 from typing_extensions import override
 
-from orchestrator.errors import AgentsError, UpstreamProtocolError, WorkloadNotReadyError
+from orchestrator.errors import (
+    AgentsError,
+    MalformedMessageError,
+    UpstreamProtocolError,
+    WorkloadNotReadyError,
+)
 from orchestrator.model.base import Json, JsonObject
+from orchestrator.protocol import jsonrpc
 from orchestrator.protocol.header_writer import HeaderWriter
 from orchestrator.protocol.sse import EventStream
 from orchestrator.runtimes import http1
@@ -291,8 +297,10 @@ def _write(identity: Json, error: Json) -> bytes:
 
 def _read(line: bytes) -> JsonObject | None:
     try:
+        if len(line) > jsonrpc.MAX_VALUES:  # a value takes a byte at least
+            jsonrpc.check_breadth(line, jsonrpc.MAX_ANSWER_VALUES)
         value = cast("Json", orjson.loads(line))
-    except orjson.JSONDecodeError:
+    except (orjson.JSONDecodeError, MalformedMessageError):
         return None
     return value if _is_object(value) else None
 

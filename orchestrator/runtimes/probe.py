@@ -15,11 +15,17 @@ from typing import Final, TypeGuard, cast, final
 import anyio
 import orjson
 
-from orchestrator.errors import UpstreamError, UpstreamProtocolError, WorkloadNotReadyError
+from orchestrator.errors import (
+    MalformedMessageError,
+    UpstreamError,
+    UpstreamProtocolError,
+    WorkloadNotReadyError,
+)
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.rules import Asking
 from orchestrator.model.server import EraChoice
 from orchestrator.model.snapshot import Era
+from orchestrator.protocol import jsonrpc
 from orchestrator.runtimes.wire import Wire
 
 MODERN = "2026-07-28"
@@ -465,8 +471,10 @@ class _Conversation:
 def _read(line: bytes) -> JsonObject | None:
     """Read a JSON-RPC message, None for anything else."""
     try:
+        if len(line) > jsonrpc.MAX_VALUES:  # a value takes a byte at least
+            jsonrpc.check_breadth(line, jsonrpc.MAX_ANSWER_VALUES)
         message = cast("Json", orjson.loads(line))
-    except orjson.JSONDecodeError:
+    except (orjson.JSONDecodeError, MalformedMessageError):
         return None
     if not _is_object(message) or message.get("jsonrpc") != "2.0":
         return None

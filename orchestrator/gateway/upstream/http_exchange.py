@@ -44,6 +44,17 @@ _EVENTS: Final = b"text/event-stream"
 Said: TypeAlias = jsonrpc.Request | jsonrpc.Notification
 
 
+def _read(data: bytes) -> jsonrpc.Message:
+    """Read a message of a server.
+
+    Raises:
+        ProtocolError: It is none, or holds more than is read.
+    """
+    if len(data) > jsonrpc.MAX_VALUES:  # a value takes a byte at least
+        jsonrpc.check_breadth(data, jsonrpc.MAX_ANSWER_VALUES)
+    return jsonrpc.parse(jsonrpc.decode(data))
+
+
 def again_seconds(stream: EventStream) -> float:
     """Tell when a stream that ended may be asked for again."""
     asked = _AGAIN_SECONDS if stream.retry_ms is None else stream.retry_ms / 1_000
@@ -177,7 +188,7 @@ class Call(Exchange):
                 self._fail(UpstreamProtocolError("The stream ended without an answer"))
             return
         try:
-            message = jsonrpc.parse(jsonrpc.decode(bytes(self._body or b"")))
+            message = _read(bytes(self._body or b""))
         except ProtocolError:
             self._refuse()
             return
@@ -230,7 +241,7 @@ class Call(Exchange):
             if self.future.done():
                 return
             try:
-                message = jsonrpc.parse(jsonrpc.decode(data))
+                message = _read(data)
             except ProtocolError:
                 self._fail(UpstreamProtocolError("The stream holds what is no message"))
                 return
@@ -343,7 +354,7 @@ class Listening(Exchange):
             return
         try:
             for data in self.stream.feed(piece):
-                message = jsonrpc.parse(jsonrpc.decode(data))
+                message = _read(data)
                 if not isinstance(message, jsonrpc.Response):
                     self._owner.hear(message, None)
         except (ProtocolError, UpstreamProtocolError):

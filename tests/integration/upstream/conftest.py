@@ -44,7 +44,7 @@ class Ears:
 
     def __init__(self, owner: str = "one", replies: JsonObject | None = None) -> None:
         """Answer questions with these; without any, none can be asked."""
-        self.owner = owner
+        self.owner = self.agent = owner
         self.replies = replies
         self.told: list[tuple[str, JsonObject]] = []
         self.asked: list[Question] = []

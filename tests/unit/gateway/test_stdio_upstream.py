@@ -73,6 +73,11 @@ class Ear:
     told: list[Json] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
+    @property
+    def agent(self) -> str:
+        """Whose request it is."""
+        return self.owner
+
     def tell(self, method: str, params: JsonObject) -> None:
         """Hear a notification."""
         told = params["data"] if method == "notifications/message" else [*params.values()]
@@ -354,6 +359,7 @@ class Deaf:
     """A caller that takes everything."""
 
     owner = "deaf"
+    agent = "deaf"
 
     def tell(self, method: str, params: JsonObject) -> None:
         """Hear nothing."""

@@ -1,8 +1,10 @@
 """What a model is told about arguments that a role does not allow."""
 
+import time
+
 import pytest
 
-from orchestrator.model.base import JsonObject
+from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.names import ToolName
 from orchestrator.policy.arguments import ArgumentRule, compile_rules
 from orchestrator.protocol.validator import _step
@@ -87,3 +89,13 @@ def test_a_rule_that_cannot_be_read() -> None:
     rules = compile_rules({ToolName("a"): {"type": "nonsense"}, ToolName("b"): good})
     assert rules[ToolName("a")] is None
     assert rules[ToolName("b")] is not None
+
+
+def test_many_mistakes_at_once() -> None:
+    """Arguments with any number of mistakes are told the first one, in next to no time."""
+    rule = ArgumentRule(RULE)
+    ones: Json = [1 for _ in range(100_000)]
+    arguments: JsonObject = {"chain": "bnb", "list": ones}
+    begun = time.process_time()
+    assert rule.explain(arguments) == '`list[0]` must be of type "string"'
+    assert time.process_time() - begun < 0.2  # 1.5 s, if all were made
