@@ -102,6 +102,7 @@ class Exchange:
         place: The role's route at the time of the decision (authorize).
         rule: Which rule decided, empty for none (authorize).
         call: The tool call, if it is one (authorize).
+        arguments_sha256: Names its arguments, if they are long (authorize).
         kind: The tool's class, if it is one (authorize).
         target: The claimed instance (relay).
         attempt: How often the call went to an instance before (relay).
@@ -118,6 +119,7 @@ class Exchange:
         "_outlet",
         "_waiting",
         "_watch",
+        "arguments_sha256",
         "attempt",
         "call",
         "deadline",
@@ -174,6 +176,7 @@ class Exchange:
         self.message: Message | None = None
         self.session: Session | None = None
         self.rule = ""
+        self.arguments_sha256 = ""
         self.attempt = 0
         self.digest = ""
         self.intend: Callable[[], Awaitable[None]] = _nothing

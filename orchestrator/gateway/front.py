@@ -12,6 +12,7 @@ daemon's memory, or take the descriptors that it keeps its instances alive with.
 import asyncio
 import resource
 from collections import deque
+from itertools import islice
 from typing import Any, Final, cast, final
 from urllib.parse import unquote
 
@@ -28,8 +29,12 @@ HEAD_SECONDS: Final = 30.0
 LOOK_SECONDS: Final = 10.0
 # What has to be read or written between two looks of whoever reads or writes at all.
 LEAST_BYTES: Final = 1024
+# Requests behind the one that is answered.
+MAX_PIPELINED: Final = 64
 # Half of the descriptors stay for FIFOs, the database and the engine.
 CONNECTIONS: Final = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+# How many connections are looked at for one that can be spared.
+_LOOKED_AT: Final = 256
 
 _REFUSED: Final = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -103,11 +108,26 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._server.connections.add(self)  # pyright: ignore[reportArgumentType] - typed as uvicorn's own protocols
-        if len(self._server.connections) > CONNECTIONS:
+        if len(self._server.connections) > CONNECTIONS and not self._make_room():
             self._transport.abort()
             return
         self._is_head_begun = True  # from now on, even if nothing comes at all
         self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
+
+    def _make_room(self) -> bool:
+        """Cut a connection that waits for its next request, so that idle ones keep nobody out."""
+        every = cast("set[Connection]", self._server.connections)
+        idle = [
+            one
+            for one in islice(every, _LOOKED_AT)
+            if one._answering is None and one is not self  # noqa: SLF001 - our own class
+        ]
+        if not idle:
+            return False
+        longest = min(idle, key=lambda one: one._since)  # noqa: SLF001 - the same
+        every.discard(longest)
+        longest.abort()
+        return True
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
@@ -179,6 +199,9 @@ class Connection(asyncio.Protocol):
         url, self._url = httptools.parse_url(self._url), b""
         headers, self._headers = self._headers, []
         path = url.path.decode("ascii")
+        if len(self._queue) >= MAX_PIPELINED:
+            # One read may hold ten thousand; whoever means them can wait for replies.
+            raise ValueError("too many requests at once")
         if self._parser is None or (
             # It may have come in one piece, with or without a body.
             self._quiet_bytes > HEAD_BYTES and sum(map(_size, headers)) > HEAD_BYTES
@@ -273,8 +296,9 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         elif last.is_whole:
             last.keep_alive = False
-            if self._answering is last and not last.is_started:
-                self._start(last)
+            first = self._answering
+            if first is not None and not first.is_started:
+                self._start(first)
         elif self._answering is last and not last.is_begun:
             last.lose()
             self._transport.write(_REFUSED)

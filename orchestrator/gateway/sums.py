@@ -39,7 +39,7 @@ class SumStore:
         self._added = 0
 
     def reserve(
-        self, role: RoleName, tool: ToolName, needs: Needs
+        self, role: RoleName, tool: ToolName, needs: Needs, *, instead: tuple[Entry, ...] = ()
     ) -> "tuple[tuple[Entry, ...], asyncio.Future[None]] | Excess":
         """Count a call, or tell what it would be too much for.
 
@@ -47,6 +47,7 @@ class SumStore:
             role: Whose.
             tool: What it calls.
             needs: Every bound of the tool, with what the call would add to it.
+            instead: What was counted of the same call before, and counts no longer if this does.
 
         Returns:
             What was counted, and when that is on disk: the call has to wait for it.
@@ -56,18 +57,26 @@ class SumStore:
             StateCorruptError: Nobody knows what was counted before.
         """
         journal = self._journal or self._open()
+        for entry in instead:
+            self._ledger.give_back(entry)
         counted = self._ledger.reserve(role, tool, needs, self._now_ms())
         if isinstance(counted, Excess):
+            for entry in instead:
+                self._ledger.add(entry)
             return counted
         try:
             for entry in counted:
                 journal.append(_write(entry, "count"))
+            for entry in instead:
+                journal.append(_write(entry, "back"))
         except StateUnwritableError:
             # What is in the journal of it counts after a restart, which is the safe side.
             for entry in counted:
                 self._ledger.give_back(entry)
+            for entry in instead:
+                self._ledger.add(entry)
             raise
-        self._added += len(counted)
+        self._added += len(counted) + len(instead)
         durable = journal.durable()
         if self._added > _MANY_LINES:
             self._compact(journal)

@@ -55,8 +55,7 @@ def _holds_odd_number(value: Json) -> bool:
 
 def _prepare(value: Json) -> object:
     """Sort keys, and write numbers, so that orjson does the rest right."""
-    kind = type(value)
-    if kind is str or value is None or kind is bool:
+    if value is None or type(value) in {str, bool}:
         return value
     if isinstance(value, dict):
         keys = sorted(value) if all(map(str.isascii, value)) else sorted(value, key=_in_utf16)
@@ -66,7 +65,9 @@ def _prepare(value: Json) -> object:
     return _prepare_number(value)
 
 
-def _prepare_number(value: float) -> object:
+def _prepare_number(value: str | float) -> object:
+    if isinstance(value, str):
+        return value  # no number at all
     if isinstance(value, int):
         return value if -_WIDE < value < _WIDE else orjson.Fragment(json.dumps(value))
     if value.is_integer() and -_WHOLE < value < _WHOLE:

@@ -1,7 +1,10 @@
 """Default deny: only methods of the table, and only what the role was attested to have."""
 
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, final
 
+from orchestrator.audit.record import hash_arguments
 from orchestrator.errors import (
     InvalidParamsError,
     MethodNotAllowedError,
@@ -30,6 +33,8 @@ _NEEDS: Final = {
 _ALWAYS: Final = frozenset({"ping", "logging/setLevel"})
 # Answered better than not at all while the instance is away.
 _OPENING: Final = frozenset({"initialize", "server/discover"})
+# Longer arguments are named beside the event loop.
+_LONG_BYTES: Final = 32 * 1024
 
 
 @final
@@ -39,6 +44,8 @@ class Authorize:
     def __init__(self, table: Table) -> None:
         """Decide by the table's current snapshot."""
         self._table = table
+        # One at a time: each takes turns with the event loop, in which all others wait.
+        self._hasher = ThreadPoolExecutor(1, "hash")
 
     async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
         """Let served methods through, with names that the role has.
@@ -71,15 +78,22 @@ class Authorize:
         return await then(exchange)
 
     async def _allow_tool(self, exchange: Exchange) -> None:
-        exchange.call = mcp.parse_tool_call(exchange.params)
+        call = mcp.parse_tool_call(exchange.params)
+        if exchange.held_bytes > _LONG_BYTES:
+            # It may take a second of Python; the record needs it whatever becomes of the call.
+            exchange.arguments_sha256 = await asyncio.get_running_loop().run_in_executor(
+                self._hasher, hash_arguments, call.arguments
+            )
+            exchange.require_whole()
+        exchange.call = call
         exchange.place = await self._table.attested(exchange.role, exchange.wait)
-        tool = exchange.place.tools.get(exchange.call.name)
+        tool = exchange.place.tools.get(call.name)
         if tool is None:
             # The same words for a hidden tool, so that nobody learns that it exists.
-            raise UnknownToolError(exchange.call.name)
+            raise UnknownToolError(call.name)
         exchange.kind = tool.kind
         if tool.headers and exchange.era == "modern":
-            headers.check_parameters(tool.headers, exchange.call.arguments or {}, exchange.head.raw)
+            headers.check_parameters(tool.headers, call.arguments or {}, exchange.head.raw)
 
 
 def _require(place: Place, needed: str) -> None:

@@ -216,7 +216,7 @@ class _Sheet:
         exchange = self._exchange
         principal, call, target = exchange.principal, exchange.call, exchange.target
         if call is not None and not self._arguments_sha256:
-            self._arguments_sha256 = hash_arguments(call.arguments)
+            self._arguments_sha256 = exchange.arguments_sha256 or hash_arguments(call.arguments)
         tool = None
         if call is not None:
             # A tool of the role's own, or what an agent took for one.

@@ -4,7 +4,7 @@ What is counted is on disk before the call is made, and stays counted whatever b
 a call that no instance took is given back.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Final, TypeAlias, cast, final
@@ -23,10 +23,11 @@ from orchestrator.gateway.sums import SumStore
 from orchestrator.model.base import Json
 from orchestrator.model.names import RoleName, ToolName
 from orchestrator.policy.decide import CompiledPolicy, exceeded
-from orchestrator.policy.sums import Excess, Needs
+from orchestrator.policy.sums import Entry, Excess, Needs
 
 # Rounds of calls that their callers were asked about and have not answered yet.
 _MOST_ROUNDS: Final = 1_000
+_MOST_ALIKE: Final = 100
 _ASKED: Final = b'"input_required"'
 _ANSWERS: Final = frozenset({"inputResponses", "requestState"})
 
@@ -49,7 +50,7 @@ class Spend:
         """
         self._policy_of = policy_of
         self._store = store
-        self._rounds: OrderedDict[_Round, int] = OrderedDict()
+        self._rounds: OrderedDict[_Round, deque[tuple[Entry, ...]]] = OrderedDict()
 
     async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
         """Let a call through that the sums have room for.
@@ -59,33 +60,37 @@ class Spend:
             SumExceededError: There is no room for it.
             RecordUnavailableError: Nobody can tell, or it cannot be kept.
         """
-        call, policy = exchange.call, self._policy_of(exchange)
-        if call is None or policy is None or not policy.has_sums(ToolName(call.name)):
+        # Nothing of the call itself stays in this frame: it may take long behind this filter.
+        tool = None if exchange.call is None else ToolName(exchange.call.name)
+        policy = self._policy_of(exchange)
+        if tool is None or policy is None or not policy.has_sums(tool):
             return await then(exchange)
-        tool = ToolName(call.name)
         try:
-            needs = policy.needs(tool, call.arguments)
+            needs = policy.needs(tool, None if exchange.call is None else exchange.call.arguments)
             agent = "" if exchange.principal is None else exchange.principal.agent
             key = (exchange.role, agent, tool, tuple(amount for _, amount in needs))
-            if _ANSWERS & exchange.params.keys() and self._end_round(key):
-                reply = await then(exchange)
-            else:
-                reply = await self._count(exchange, tool, needs, then)
+            before = self._end_round(key) if _ANSWERS & exchange.params.keys() else ()
+            entries, reply = await self._count(exchange, tool, needs, before, then)
         except RuleError as error:
             exchange.rule = error.rule
             raise
         if _is_asked(reply):
-            self._begin_round(key)
+            self._begin_round(key, entries)
         return reply
 
     async def _count(
-        self, exchange: Exchange, tool: ToolName, needs: Needs, then: Handler
-    ) -> Reply:
-        """Make a call that was not counted before."""
+        self,
+        exchange: Exchange,
+        tool: ToolName,
+        needs: Needs,
+        before: tuple[Entry, ...],
+        then: Handler,
+    ) -> tuple[tuple[Entry, ...], Reply]:
+        """Make a call; what was counted of it before its caller was asked counts from now on."""
         if self._store is None:
             raise RecordUnavailableError("There is no place for sums")
         try:
-            counted = self._store.reserve(exchange.role, tool, needs)
+            counted = self._store.reserve(exchange.role, tool, needs, instead=before)
             if isinstance(counted, Excess):
                 raise exceeded(tool, counted)
             entries, durable = counted
@@ -93,28 +98,32 @@ class Spend:
             raise _unrecorded(error) from error
         try:
             await exchange.wait(durable)
-            return await then(exchange)
+            return entries, await then(exchange)
         except BaseException as error:
-            if exchange.target is None:
+            if exchange.target is None and not before:
                 # No instance was even chosen, whatever went wrong.
                 self._store.give_back(entries)
             if isinstance(error, StateUnwritableError):
                 raise _unrecorded(error) from error
             raise
 
-    def _begin_round(self, key: _Round) -> None:
+    def _begin_round(self, key: _Round, entries: tuple[Entry, ...]) -> None:
         """Remember a call that was counted, and goes on when its caller has answered."""
-        self._rounds[key] = self._rounds.get(key, 0) + 1
+        rounds = self._rounds.setdefault(key, deque(maxlen=_MOST_ALIKE))
+        rounds.append(entries)
         if len(self._rounds) > _MOST_ROUNDS:
             # It stays counted, and its call will count once more.
             _ = self._rounds.popitem(last=False)
 
-    def _end_round(self, key: _Round) -> bool:
-        """Tell whether there is such a call; it goes on once."""
-        count = self._rounds.pop(key, 0)
-        if count > 1:
-            self._rounds[key] = count - 1
-        return count > 0
+    def _end_round(self, key: _Round) -> tuple[Entry, ...]:
+        """Tell what was counted of such a call, nothing if there is none; it goes on once."""
+        rounds = self._rounds.get(key)
+        if rounds is None:
+            return ()
+        entries = rounds.popleft()
+        if not rounds:
+            del self._rounds[key]
+        return entries
 
 
 def _unrecorded(error: StateError) -> RecordUnavailableError:

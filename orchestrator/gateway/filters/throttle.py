@@ -92,6 +92,7 @@ class Throttle:
                 self._charge(exchange, policy)
             if (rest := _check(exchange, policy)) is not None:
                 await _check_long(exchange, policy, rest)
+                rest = None  # the call may take long behind this filter
             if policy.has_places:
                 await self._enter(exchange, policy)
         except RuleError as error:

@@ -18,7 +18,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from orchestrator.gateway.asgi import Body, Start
-from orchestrator.gateway.front import HEAD_SECONDS, Connection
+from orchestrator.gateway.front import HEAD_SECONDS, MAX_PIPELINED, Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -353,6 +353,14 @@ def test_pipelined_requests_are_answered_in_their_order(front: Front) -> None:
     assert line.ask(GET).body == GET_SAYS
 
 
+def test_a_flood_of_requests_in_one_piece_is_cut_short(front: Front) -> None:
+    """So many requests are answered in one go as anybody could mean, and no more are read."""
+    line = front.connect()
+    line.send(GET * 5_000)
+    replies = line.rest().count(b"HTTP/1.1 200")
+    assert MAX_PIPELINED <= replies <= MAX_PIPELINED + 1
+
+
 def test_a_caller_that_asks_whether_to_go_on_is_told(front: Front) -> None:
     """`Expect: 100-continue` is answered when somebody wants the body, and goes no further."""
     line = front.connect()
@@ -417,6 +425,13 @@ def test_what_is_no_http_is_refused(front: Front, data: bytes) -> None:
     line.send(data)
     assert line.rest() == REFUSED
     assert front.connect().ask(GET).body == GET_SAYS
+
+
+def test_rubbish_does_not_take_away_the_replies_before_it(front: Front) -> None:
+    """Requests that came in one piece with it are all answered, and the connection ends."""
+    line = front.connect()
+    line.send(GET + GET + b"rubbish\r\n\r\n")
+    assert line.rest().count(b"HTTP/1.1 200") == 2
 
 
 def test_rubbish_does_not_take_away_the_reply_before_it(front: Front) -> None:

@@ -57,8 +57,8 @@ class Place:
                 # A stream does not end by itself.
                 while STREAM not in told and (data := stream.recv(65536)):
                     told += data
-            except TimeoutError:
-                raise
+            except TimeoutError as error:
+                raise AssertionError((pieces, told)) from error
             except OSError:
                 pass  # it was let go, which is an answer, too
             return told

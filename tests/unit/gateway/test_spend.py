@@ -247,6 +247,22 @@ async def test_rounds_of_one_call_count_once(opened: Open) -> None:
         _ = await spend(request("3", params=again), ANSWERS)
 
 
+async def test_a_round_counts_from_when_it_goes_on(opened: Open, hands: Hands) -> None:
+    """Calls that were asked about on one day cannot be kept and made on another, beyond its sum."""
+    store = opened()
+    spend = Spend(lambda _: POLICY, store)
+    again: JsonObject = {"inputResponses": {}}
+    for _ in range(3):
+        assert await spend(request("5"), ends_with(ASKED)) is ASKED
+        hands.seconds += 2 * 86_400
+    assert await spend(request("5", params=again), ANSWERS) is ANSWERED
+    for _ in range(3):
+        with pytest.raises(SumExceededError):
+            _ = await spend(request("5", params=again), ANSWERS)
+    store.close()
+    assert await left(opened()) == 0
+
+
 async def test_rounds_are_not_for_others(opened: Open) -> None:
     """Another amount, another agent or a call without an answer begins anew."""
     spend = Spend(lambda _: POLICY, opened())

@@ -1,16 +1,31 @@
-"""The parts of `agents connect` that do no I/O: headers, addresses."""
+"""The parts of `agents connect` that do no I/O: headers, addresses, answers, bounds."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mcp.shared.inbound import mcp_param_headers, x_mcp_header_map
 
-from orchestrator.errors import InvalidParamsError, SettingsError
+from orchestrator.errors import (
+    AgentsError,
+    InvalidParamsError,
+    MalformedMessageError,
+    SettingsError,
+    TargetLostError,
+    TokenUnknownError,
+    TooManyCallsError,
+    UnreadableMessageError,
+    UpstreamProtocolError,
+)
 from orchestrator.model.base import JsonObject
-from orchestrator.protocol import mcp
+from orchestrator.protocol import jsonrpc, mcp
 from orchestrator.protocol.header_writer import HeaderWriter
+from orchestrator.shim.budget import Budget
+from orchestrator.shim.exchange import answer_to, read_json
+from orchestrator.shim.refusal import refusal, unexpected
 from orchestrator.shim.request import Endpoint
 
 SCHEMA: JsonObject = {
@@ -55,12 +70,15 @@ def test_headers_of_each_era() -> None:
     agreed = [("mcp-protocol-version", "2025-06-18"), ("mcp-session-id", "session")]
     assert writer.write("tools/call", {"name": "t"}) == agreed
     assert writer.write(None, {}) == agreed
+    assert writer.session == "session"
     assert writer.write("initialize", {}) == []
     assert writer.write("tools/call", modern(name="ü")) == [
         ("mcp-protocol-version", "2026-07-28"),
         ("mcp-method", "tools/call"),
         ("mcp-name", "=?base64?w7w=?="),
     ]
+    writer.forget_session()
+    assert writer.write("ping", {}) == agreed[:1]
     writer.learn_opening({"protocolVersion": "a\r\nb: c"}, "a\r\nb: c")
     assert writer.write("ping", {}) == []
 
@@ -99,3 +117,82 @@ def test_endpoints_of_this_machine() -> None:
     """Both families are read."""
     assert Endpoint.parse("http://127.0.0.1:8700/a/mcp") == Endpoint("127.0.0.1", 8700, "/a/mcp")
     assert Endpoint.parse("http://[::1]:8700/a/mcp").authority == "[::1]:8700"
+
+
+def test_a_budget_has_room_for_one_at_least() -> None:
+    """Messages are counted, and their bytes; a single one may be of any size."""
+    budget = Budget(3, 10)
+    assert budget.take(50)
+    assert not budget.take(1)
+    budget.give(50)
+    assert [budget.take(size) for size in (4, 4, 3, 2, 0)] == [True, True, False, True, False]
+    budget.give(4)
+    assert budget.take(0)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "category"),
+    [
+        (UnreadableMessageError("e"), -32700, "validation"),
+        (MalformedMessageError("e"), -32600, "validation"),
+        (InvalidParamsError("e"), -32602, "validation"),
+        (TokenUnknownError("e"), -31003, "auth"),
+        (TooManyCallsError("e"), -31004, "limit"),
+        (TargetLostError("e"), -31001, "upstream"),
+        (SettingsError("e"), -31001, "upstream"),
+    ],
+)
+def test_refusals_are_told_as_the_gateway_tells_them(
+    error: AgentsError, code: int, category: str
+) -> None:
+    """Category and code of each error, and what to do about it."""
+    told = cast("JsonObject", jsonrpc.decode(refusal("i", error)))
+    data: JsonObject = {"category": category, "code": error.code, "message": "e"}
+    assert told == {
+        "jsonrpc": "2.0",
+        "id": "i",
+        "error": {"code": code, "message": "e", "data": data},
+    }
+    error.hint = "Do it."
+    told = cast("dict[str, JsonObject]", jsonrpc.decode(refusal(None, error)))
+    assert told["id"] is None
+    assert told["error"]["message"] == "e. Do it."
+    assert cast("JsonObject", told["error"]["data"])["requiredAction"] == "Do it."
+
+
+def test_the_unexpected_is_told_without_its_words() -> None:
+    """They may hold anything; the kind says enough."""
+    told = unexpected(5, ValueError("secret"))
+    assert b"ValueError" in told
+    assert b"secret" not in told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[]",
+        b'{"jsonrpc":"2.0","id":2,"result":{}}',
+        b'{"jsonrpc":"2.0","id":1}',
+        b'{"jsonrpc":"2.0","id":1,"method":"ping"}',
+        b'{"id":1,"result":{}}',
+    ],
+)
+def test_answers_of_another_request_are_none(text: bytes) -> None:
+    """Only a response with the request's own id is its answer."""
+    with pytest.raises(UpstreamProtocolError):
+        _ = answer_to(jsonrpc.Request(1, "ping", {}), jsonrpc.decode(text), text)
+
+
+def test_answers_take_one_line_and_the_requests_id() -> None:
+    """However they are laid out, and also if the gateway did not know the id."""
+    request = jsonrpc.Request(1, "ping", {})
+    text = b'{\r\n"jsonrpc":"2.0",\n"id":1,"result":{"a":"\\n"}}'
+    value, line = answer_to(request, jsonrpc.decode(text), text)
+    assert value["result"] == {"a": "\n"}
+    assert line == b'{  "jsonrpc":"2.0", "id":1,"result":{"a":"\\n"}}'
+    text = b'{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":"no"}}'
+    value, line = answer_to(request, jsonrpc.decode(text), text)
+    assert value["id"] == 1
+    assert jsonrpc.decode(line) == value
+    with pytest.raises(UpstreamProtocolError, match="no JSON"):
+        _ = read_json(b"{")
