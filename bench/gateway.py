@@ -20,13 +20,13 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Final, cast
-from urllib.request import Request, urlopen
+from urllib.parse import urlsplit
 
 from bench import rig
-from bench.load import Calls, Figures, make_calls
-
+from bench.load import Calls, Figures, WrongAnswerError, make_calls
 from orchestrator.model.base import JsonObject
 from orchestrator.protocol import mcp
 
@@ -120,27 +120,43 @@ def modern_head(token: str = "") -> dict[str, str]:
     return {**head, "Authorization": f"Bearer {token}"} if token else head
 
 
-def open_session(url: str, token: str = "") -> dict[str, str]:
-    """Open a session, and write the headers of a legacy call in it."""
-    head = {**_COMMON, "Authorization": f"Bearer {token}"} if token else dict(_COMMON)
+def session_head(token: str = "") -> dict[str, str]:
+    """Write the headers of a legacy request, up to the session's id."""
+    head = {**_COMMON, "MCP-Protocol-Version": mcp.LATEST_LEGACY}
+    return {**head, "Authorization": f"Bearer {token}"} if token else head
+
+
+def opening() -> JsonObject:
+    """Write the request that opens a session."""
     params: JsonObject = {
         "protocolVersion": mcp.LATEST_LEGACY,
         "capabilities": {},
         "clientInfo": INFO,
     }
-    opening: JsonObject = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
-    head |= _post(url, head, opening)
+    return {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
+
+
+def open_session(url: str, token: str = "") -> dict[str, str]:
+    """Open a session, and write the headers of a call in it."""
+    head = session_head(token)
+    head |= _post(url, head, opening())
     _ = _post(url, head, {"jsonrpc": "2.0", "method": "notifications/initialized"})
     return head
 
 
 def _post(url: str, head: dict[str, str], message: JsonObject) -> dict[str, str]:
-    request = Request(url, json.dumps(message).encode(), head)  # noqa: S310 - our own URL
-    with urlopen(request, timeout=30) as response:  # noqa: S310 - the same
-        _ = cast("bytes", response.read())
-        session = cast("str | None", response.headers["mcp-session-id"])
-    told = {"MCP-Protocol-Version": mcp.LATEST_LEGACY}
-    return told if session is None else {**told, "Mcp-Session-Id": session}
+    parts = urlsplit(url)
+    connection = HTTPConnection(parts.netloc, timeout=30)
+    try:
+        connection.request("POST", parts.path, json.dumps(message), head)
+        response = connection.getresponse()
+        said = response.read()
+        if response.status not in {200, 202}:
+            raise WrongAnswerError(f"{response.status} {said[:1000]!r}")
+        session = response.getheader("Mcp-Session-Id")
+    finally:
+        connection.close()
+    return {} if session is None else {"Mcp-Session-Id": session}
 
 
 @contextmanager
@@ -185,13 +201,10 @@ def open_ways(stack: ExitStack, root: Path) -> list[Way]:
 
 def tell(ways: Sequence[Way]) -> None:
     """Print the figures."""
-    print(
-        f"{'':26} {'calls/s':>8} {'CPU us':>8} {'p50 ms':>8} {'added':>8} {'p50 ms':>8} {'p99 ms':>8}"
-        f" {'p99/p50':>8} {'RSS MB':>7}"
-    )
-    print(
-        f"{'':26} {'16':>8} {'16':>8} {'1':>8} {'1':>8} {'64':>8} {'64':>8} {'64':>8} {'':>7}  callers"
-    )
+    names = ("calls/s", "CPU us", "p50 ms", "added", "p50 ms", "p99 ms", "p99/p50")
+    print(" " * 26 + "".join(f" {name:>8}" for name in names) + "  RSS MB")
+    callers = (16, 16, 1, 1, 64, 64, 64)
+    print(f"{'callers':26}" + "".join(f" {number:8}" for number in callers))
     by_name = {way.name: way for way in ways}
     for way in ways:
         added = _median_of(way, by_name[DIRECT], 1, lambda a, b: a.figures.p50 - b.figures.p50)
@@ -210,8 +223,7 @@ def tell(ways: Sequence[Way]) -> None:
         if not way.name.startswith("ours"):
             told = _median_of(ours, way, 16, _ratio)
             rounds = ", ".join(
-                f"{_ratio(a, b):.2f}"
-                for a, b in zip(ours.rounds[16], way.rounds[16], strict=True)
+                f"{_ratio(a, b):.2f}" for a, b in zip(ours.rounds[16], way.rounds[16], strict=True)
             )
             print(f"  {way.name:26} {told:8.2f}   (rounds: {rounds})")
 

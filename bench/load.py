@@ -92,7 +92,9 @@ def make_calls(calls: Calls, callers: int, seconds: float, *, is_checked: bool =
             right words.
     """
     heads = ", ".join(
-        "{ " + ", ".join(f"[{_quote(name)}] = {_quote(value)}" for name, value in head.items()) + " }"
+        "{ "
+        + ", ".join(f"[{_quote(name)}] = {_quote(value)}" for name, value in head.items())
+        + " }"
         for head in calls.heads
     )
     body, check = _quote(calls.body.decode()), _CHECK if is_checked else ""

@@ -1,4 +1,4 @@
-"""What benchmarks share: the compiled upstreams, a project as users have it, figures of processes."""
+"""What benchmarks share: the compiled upstreams, a project, figures of processes."""
 
 import json
 import os

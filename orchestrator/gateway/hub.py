@@ -11,8 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
-from orchestrator.errors import AgentsError, CallCancelledError, InvalidParamsError
-from orchestrator.gateway.sessions import MAX_SUBSCRIPTIONS, Session
+from orchestrator.errors import (
+    AgentsError,
+    CallCancelledError,
+    InvalidParamsError,
+    TooManyCallsError,
+)
+from orchestrator.gateway.sessions import LONGEST_URI, MAX_SUBSCRIPTIONS, Session
 from orchestrator.model.base import JsonObject
 from orchestrator.model.names import RoleName
 from orchestrator.protocol import jsonrpc
@@ -24,6 +29,8 @@ TOOLS_CHANGED: Final = "notifications/tools/list_changed"
 PROMPTS_CHANGED: Final = "notifications/prompts/list_changed"
 RESOURCES_CHANGED: Final = "notifications/resources/list_changed"
 RESOURCE_UPDATED: Final = "notifications/resources/updated"
+# Subscriptions of all streams of one agent at one role.
+MAX_OF_ONE: Final = 1_024
 _ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 _SUBSCRIPTION_KEY: Final = "io.modelcontextprotocol/subscriptionId"
 _OF_FILTER: Final = {
@@ -61,7 +68,9 @@ def read_interest(params: JsonObject, may_read: Callable[[str], bool]) -> Intere
     uris = asked.get("resourceSubscriptions", [])
     if not isinstance(uris, list) or len(uris) > MAX_SUBSCRIPTIONS:
         raise InvalidParamsError("Invalid params: `resourceSubscriptions` must be a short list")
-    wanted = [uri for uri in uris if isinstance(uri, str) and may_read(uri)]
+    wanted = [
+        uri for uri in uris if isinstance(uri, str) and len(uri) <= LONGEST_URI and may_read(uri)
+    ]
     if wanted:
         told["resourceSubscriptions"] = [*wanted]
     return Interest(
@@ -75,6 +84,7 @@ class Stream:
 
     Attributes:
         role: The role that it listens at.
+        agent: Whose it is.
         session: Its session, None for a modern caller.
         interest: What a modern caller wants to hear.
         owner: Whose instance speaks to it, where instances are not shared.
@@ -85,6 +95,7 @@ class Stream:
     ) -> None:
         """Listen on the request's own stream."""
         self.role: RoleName = exchange.role
+        self.agent = "" if exchange.principal is None else str(exchange.principal.agent)
         self.session = session
         self.interest = interest
         self.owner = owner
@@ -221,6 +232,18 @@ class Hub:
         """Tell the resources that listeners of a role's instance want to hear of."""
         listeners = [one for one in self._streams.get(role, ()) if one.owner == owner]
         return frozenset(uri for one in listeners for uri in one.uris)
+
+    def require_room(self, role: RoleName, agent: str, more: int) -> None:
+        """Refuse more subscriptions of one agent than anybody could mean.
+
+        All of a role are looked at whenever one of them comes or goes.
+
+        Raises:
+            TooManyCallsError: It has too many with the others that it listens to.
+        """
+        own = sum(len(one.uris) for one in self._streams.get(role, ()) if one.agent == agent)
+        if more and own + more > MAX_OF_ONE:
+            raise TooManyCallsError("The agent has too many subscriptions")
 
     def owners(self, role: RoleName) -> frozenset[str]:
         """Tell whose instances somebody listens to."""

@@ -7,12 +7,15 @@ that only its caller was given, sealed.
 
 import asyncio
 import secrets
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 from orchestrator.gateway.caller import can_be_asked
 from orchestrator.gateway.upstream.base import Caller, Question
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.protocol import jsonrpc, mcp
+
+if TYPE_CHECKING:
+    from orchestrator.gateway.target import Target
 
 # How long a call waits for its caller's answer.
 PATIENCE_SECONDS: Final = 300.0
@@ -28,6 +31,7 @@ class OpenCall:
     Attributes:
         name: Its name in the sealed state.
         agent: Whose it is.
+        target: The instance that carries it out, once it is there.
         caller: Who listens just now, if anybody does.
         token: The progress token of its request.
     """
@@ -36,6 +40,7 @@ class OpenCall:
         """Begin for a caller that can be asked what is both in `capabilities` and in `asks`."""
         self.name = secrets.token_hex(16)
         self.agent = agent
+        self.target: Target | None = None
         self.caller: Caller | None = None
         self.token: Json = None
         self._capabilities = capabilities

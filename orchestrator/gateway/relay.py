@@ -113,8 +113,27 @@ class Relay:
         if exchange.era == "modern" and not _ANSWERS.isdisjoint(exchange.params):
             parked, answered = self._read_answers(exchange)
             if parked is not None:
-                return await self._attend(exchange, parked, meta)
+                return await self._go_on(exchange, parked, meta)
+            if not place.route.policy.asks:
+                # Nobody was asked: it would be a way past the rules for arguments.
+                _ = answered.pop("inputResponses", None)
         return await self._converse(exchange, place, meta, answered)
+
+    async def _go_on(self, exchange: Exchange, call: OpenCall, meta: JsonObject) -> Reply:
+        """Give a call that waited what its caller answers."""
+        exchange.target = call.target
+        try:
+            if exchange.kind != "READ" and exchange.kind is not None:
+                # What was answered may be what makes the server act.
+                await exchange.intend()
+            self._require_valid(exchange)
+        except BaseException:
+            call.cancel()
+            raise
+        responses = exchange.params.get("inputResponses")
+        if isinstance(responses, dict):
+            call.answer(responses)
+        return await self._attend(exchange, call, meta)
 
     async def _converse(
         self, exchange: Exchange, place: Place, meta: JsonObject, answered: JsonObject
@@ -164,10 +183,7 @@ class Relay:
         """
         # From here to the connection nothing waits: what ended the token until now ends the call
         # unsent.
-        exchange.require_whole()
-        principal = exchange.principal
-        if principal is not None and principal.expires_at <= self._clock.now():
-            raise TokenExpiredError("The token's time is over")
+        self._require_valid(exchange)
         if exchange.era == "legacy" or target.ref.era == "modern":
             return None
         capabilities = _capabilities(exchange, meta, place)
@@ -175,12 +191,24 @@ class Relay:
             return None
         agent = "" if exchange.principal is None else exchange.principal.agent
         call = OpenCall(agent, capabilities, place.route.policy.asks)
+        call.target = target
         out = self._write(exchange, place, target, meta, call)
         task = asyncio.get_running_loop().create_task(target.request(out, just_wait))
         target.claim()
         task.add_done_callback(lambda _: target.release())
         call.begin(task)
         return call
+
+    def _require_valid(self, exchange: Exchange) -> None:
+        """Stop here if the request was interrupted, or its token has ended.
+
+        Raises:
+            AgentsError: It was, or it has.
+        """
+        exchange.require_whole()
+        principal = exchange.principal
+        if principal is not None and principal.expires_at <= self._clock.now():
+            raise TokenExpiredError("The token's time is over")
 
     def _send(
         self, exchange: Exchange, place: Place, meta: JsonObject, answered: JsonObject
@@ -326,8 +354,6 @@ class Relay:
             call = self._parking.take(name, str(facts["a"]))
             if call is None:
                 raise StateUnknownError("Invalid params: `requestState` was used, or is too old")
-            if isinstance(responses, dict):
-                call.answer(responses)
             return call, {}
         return None, answered | {"requestState": opened.get("s")}
 
@@ -353,7 +379,7 @@ class Relay:
                     }
                     return self._reply(exchange, result)
                 await exchange.wait(call.news())
-        except AgentsError:
+        except (AgentsError, asyncio.CancelledError):
             call.cancel()
             raise
         finally:

@@ -9,6 +9,7 @@ Source: MCP 2025-11-25, Transports, session management.
 
 import secrets
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Protocol, TypeAlias, TypeVar, final
@@ -35,6 +36,11 @@ _MAX_PARTS: Final = 8
 # without its agent's token, so one that is forgotten to have ended harms nobody.
 _REMEMBERED: Final = 10_000
 MAX_SUBSCRIPTIONS: Final = 256
+# Characters: of one subscription, and of all of one session, which each change writes down again.
+LONGEST_URI: Final = 4_096
+LONGEST_URIS: Final = 4 * LONGEST_URI
+# How much is written down before it is looked what of it still counts.
+_MANY_BYTES: Final = 32 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -83,6 +89,10 @@ class SessionJournal(Protocol):
         """Keep one line."""
         ...
 
+    def compact(self, lines: Iterable[bytes]) -> None:
+        """Keep these lines in place of all before."""
+        ...
+
 
 @final
 class Sessions:
@@ -93,6 +103,8 @@ class Sessions:
         self._seal = seal
         self._clock = clock
         self._journal = journal
+        self._noted_bytes = 0
+        self._kept_bytes = 0
         self._at_hand: OrderedDict[str, Session] = OrderedDict()
         # By key, the oldest first: when the session was opened, and what was changed.
         self._ended: OrderedDict[str, int] = OrderedDict()
@@ -174,6 +186,9 @@ class Sessions:
             del self._ended[key]
         for key in [key for key, kept in self._changed.items() if kept[0] < oldest]:
             del self._changed[key]
+        return self._lines()
+
+    def _lines(self) -> list[bytes]:
         ended: list[JsonObject] = [
             {"k": key, "t": at, "end": True} for key, at in self._ended.items()
         ]
@@ -226,8 +241,15 @@ class Sessions:
         return session
 
     def _note(self, value: JsonObject) -> None:
-        if self._journal is not None:
-            self._journal.append(jsonrpc.encode(value))
+        if self._journal is None:
+            return
+        line = jsonrpc.encode(value)
+        self._journal.append(line)
+        self._noted_bytes += len(line)
+        if self._noted_bytes > max(_MANY_BYTES, 2 * self._kept_bytes):
+            kept = self._lines()
+            self._journal.compact(kept)
+            self._kept_bytes, self._noted_bytes = sum(map(len, kept)), 0
 
 
 def _put(kept: "OrderedDict[str, T]", key: str, value: T) -> None:

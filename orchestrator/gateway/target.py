@@ -71,10 +71,11 @@ class Target:
         # Is there only while somebody waits for the last claim to end.
         self._idle: asyncio.Event | None = None
         self._closed = asyncio.Event()
-        self._group: TaskGroup | None = None
         self._last_call = common.clock.monotonic()
         self._uris: frozenset[str] = frozenset()
         self._uris_changed = asyncio.Event()
+        self._level = ""
+        self._level_changed = asyncio.Event()
 
     @override
     def __repr__(self) -> str:
@@ -89,9 +90,9 @@ class Target:
         """Carry messages until the target is closed; a broken connection ends its calls."""
         try:
             async with anyio.create_task_group() as group:
-                self._group = group
                 group.start_soon(self._upstream.run)
                 group.start_soon(self._keep_listening)
+                group.start_soon(self._keep_level)
                 _ = await self._closed.wait()
                 group.cancel_scope.cancel()
         except* (OSError, anyio.ClosedResourceError, AgentsError) as broken:
@@ -104,7 +105,6 @@ class Target:
             )
             self.lose(TargetLostError("The connection to the instance broke"))
         finally:
-            self._group = None
             self._upstream.close()
 
     def claim(self) -> None:
@@ -230,9 +230,16 @@ class Target:
 
     def set_level(self, level: str) -> None:
         """Have a legacy instance send log messages from this level on."""
-        if self._group is not None and self.ref.era == "legacy":
-            params: JsonObject = {"level": level}
-            self._group.start_soon(self._ask_quietly, "logging/setLevel", params)
+        if level != self._level and self.ref.era == "legacy":
+            self._level = level
+            self._level_changed.set()
+
+    async def _keep_level(self) -> None:
+        """Tell the instance the level, one answer after the other, however often it changes."""
+        while True:
+            _ = await self._level_changed.wait()
+            self._level_changed.clear()
+            await self._ask_quietly("logging/setLevel", {"level": self._level})
 
     async def _keep_listening(self) -> None:
         try:

@@ -40,6 +40,10 @@ REQUEST_ID_KEY: Final = "dev.bandmaster/requestId"
 
 # What a legacy server knows nothing of; a modern one gets the gateway's own in its place.
 _MODERN_META: Final = (VERSION_KEY, CLIENT_INFO_KEY, CLIENT_CAPABILITIES_KEY, LOG_LEVEL_KEY)
+# Of what a caller writes into `_meta`, this never reaches an instance as it is.
+REPLACED_META: Final = frozenset(
+    {VERSION_KEY, CLIENT_INFO_KEY, CLIENT_CAPABILITIES_KEY, PROGRESS_TOKEN_KEY, REQUEST_ID_KEY}
+)
 _MODERN_RESULT_KEYS: Final = ("resultType", "ttlMs", "cacheScope")
 
 # Source: MCP 2026-07-28, Streamable HTTP, and the SDK for the rest: codes without a row go out

@@ -39,6 +39,7 @@ _LISTINGS = 5
 _SHOWN = 200
 _META = "io.modelcontextprotocol/"
 _METHOD_NOT_FOUND = -32601
+_UNSUPPORTED_VERSION = -32022
 _INSTRUCTIONS: Final = 16_384
 # What is relayed, with the flags that say how; whatever else a server claims is left out.
 _ABILITIES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -205,21 +206,38 @@ class Dialogue:
 async def _open(talk: "_Conversation", era: EraChoice) -> Attested:
     match era:
         case "modern":
-            discover = await talk.request("server/discover", talk.envelope({}))
-            reply = await talk.answer({discover})
+            discover, reply = await _discover(talk)
+            if reply is None:
+                reply = await talk.answer({discover})
             if reply.error is not None:
                 raise EraRefusedError(f"the server refused server/discover: {reply.reason}")
             return _discovered(reply.result)
         case "legacy":
             return await _initialize(talk, None)
         case "auto":
-            discover = await talk.request("server/discover", talk.envelope({}))
-            reply = await talk.answer_or_silence({discover})
+            discover, reply = await _discover(talk)
             if reply is None:
                 return await _initialize(talk, discover)
             if reply.error is None and _speaks_modern(reply.result):
                 return _discovered(reply.result)
             return await _initialize(talk, None)
+
+
+async def _discover(talk: "_Conversation") -> "tuple[str, _Reply | None]":
+    """Ask what the server is; once more if it refuses our version, and names it as its own.
+
+    Source: MCP 2026-07-28, UnsupportedProtocolVersionError: a client should choose one of
+    `data.supported`, and ask again.
+
+    Returns:
+        The request's id, and the reply, None when there is none for some seconds.
+    """
+    discover = await talk.request("server/discover", talk.envelope({}))
+    reply = await talk.answer_or_silence({discover})
+    if reply is not None and _offers_modern(reply.error):
+        discover = await talk.request("server/discover", talk.envelope({}))
+        reply = await talk.answer_or_silence({discover})
+    return discover, reply
 
 
 async def _initialize(talk: "_Conversation", discover: str | None) -> Attested:
@@ -270,6 +288,14 @@ def _initialized(result: JsonObject) -> Attested:
 def _speaks_modern(result: JsonObject) -> bool:
     versions = result.get("supportedVersions")
     return isinstance(versions, list) and MODERN in versions
+
+
+def _offers_modern(error: JsonObject | None) -> bool:
+    if error is None or error.get("code") != _UNSUPPORTED_VERSION:
+        return False
+    data = error.get("data")
+    supported = data.get("supported") if isinstance(data, dict) else None
+    return isinstance(supported, list) and MODERN in supported
 
 
 def _discovered(result: JsonObject) -> Attested:

@@ -191,9 +191,6 @@ async def main(url: str) -> None:
             route = await look(address)
             await group.start(gateway.serve, [listener])
             gateway.swap(Snapshot(1, MappingProxyType({ROLE: route})))
-            # Some of these servers ask on the session's own stream: it has to be there by then.
-            for _ in range(5):
-                await gateway.ping(WORKLOAD)
             await use_everything(f"http://127.0.0.1:{port}/{ROLE}/mcp", issue(tokens))
             group.cancel_scope.cancel()
     shutil.rmtree(place)

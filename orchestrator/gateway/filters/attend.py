@@ -57,6 +57,7 @@ class Attend:
 
         Raises:
             ProtocolError: There is no session, or not this caller's.
+            TooManyCallsError: Its agent listens to too much already.
         """
         opens = exchange.method == "initialize" and exchange.request_id is not None
         if exchange.era == "modern" or opens or not exchange.principal:
@@ -107,6 +108,7 @@ class Attend:
         self._on_ended(session.role, session.key)
 
     def _open_stream(self, exchange: Exchange, session: Session) -> Reply:
+        self._hub.require_room(exchange.role, session.agent, len(session.uris))
         stream = Stream(exchange, session, None, self._owner_of(exchange))
         if not self._hub.add(stream):
             return refuse_http(

@@ -9,7 +9,13 @@ from typing import Final, final
 from orchestrator.errors import InvalidParamsError, MethodNotAllowedError, TooManyCallsError
 from orchestrator.gateway.context import Exchange, Handler, Reply
 from orchestrator.gateway.hub import Hub, Stream, read_interest
-from orchestrator.gateway.sessions import HEADER, MAX_SUBSCRIPTIONS, Sessions
+from orchestrator.gateway.sessions import (
+    HEADER,
+    LONGEST_URIS,
+    MAX_SUBSCRIPTIONS,
+    Session,
+    Sessions,
+)
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.names import RoleName
 from orchestrator.protocol import jsonrpc, mcp
@@ -119,12 +125,18 @@ class Disclose:
             told = exchange.place.capabilities.get("resources") if exchange.place else None
             if not isinstance(told, dict) or told.get("subscribe") is not True:
                 raise MethodNotAllowedError("Method not found")
-            if len(session.uris) >= MAX_SUBSCRIPTIONS and uri not in session.uris:
-                raise TooManyCallsError("The session has too many subscriptions")
+            if uri not in session.uris:
+                self._require_room(exchange, session, uri)
             session.uris.add(uri)
         self._sessions.change(session)
         self._hub.on_interest(exchange.role, self._owner_of(exchange))
         return {}
+
+    def _require_room(self, exchange: Exchange, session: Session, uri: str) -> None:
+        size = sum(map(len, session.uris)) + len(uri)
+        if len(session.uris) >= MAX_SUBSCRIPTIONS or size > LONGEST_URIS:
+            raise TooManyCallsError("The session has too many subscriptions")
+        self._hub.require_room(exchange.role, session.agent, 1)
 
     def _listen(self, exchange: Exchange) -> Reply:
         place = exchange.place
@@ -132,6 +144,7 @@ class Disclose:
             raise AssertionError("authorized before")
         interest = read_interest(exchange.params, place.policy.resources.allows)
         stream = Stream(exchange, None, interest, self._owner_of(exchange))
+        self._hub.require_room(exchange.role, stream.agent, len(interest.uris))
         _ = self._hub.add(stream)
         exchange.finally_do(lambda: self._hub.remove(stream))
         return Reply(200, stream=stream)

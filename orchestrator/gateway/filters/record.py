@@ -226,7 +226,7 @@ class _Sheet:
         return CallRecord(
             event,
             exchange.id,
-            exchange.role if exchange.place or _ROLE.fullmatch(exchange.role) else _NO_ROLE,
+            exchange.role if exchange.place or _is_role(exchange.role) else _NO_ROLE,
             None if principal is None else principal.agent,
             None if principal is None else principal.token_id,
             "" if exchange.session is None else exchange.session.key,
@@ -257,6 +257,10 @@ class _Sheet:
 
 async def _nothing() -> None:
     """Do nothing more: the record of this request is closed."""
+
+
+def _is_role(text: str) -> bool:
+    return _ROLE.fullmatch(text) is not None and not find_secret(text.encode())
 
 
 def _name(text: str) -> str:

@@ -158,14 +158,31 @@ def _check(exchange: Exchange, policy: CompiledPolicy) -> bytes | None:
     call = exchange.call
     if call is not None:
         encoded = jsonrpc.encode(call.arguments) if call.arguments else b""
+        if beside := _beside(exchange):
+            encoded += jsonrpc.encode(beside)
         is_long = len(encoded) > _PIECE_BYTES
         policy.check(ToolName(call.name), call.arguments, b"" if is_long else encoded)
         return encoded if is_long else None
-    if exchange.method in _WRITTEN:
-        known = mcp.KNOWN_PARAMETERS[exchange.method]
-        told: JsonObject = {key: value for key, value in exchange.params.items() if key in known}
-        policy.check_secrets(jsonrpc.encode(told))
+    if exchange.method not in _WRITTEN:
+        return None
+    known = mcp.KNOWN_PARAMETERS[exchange.method]
+    told: JsonObject = {key: value for key, value in exchange.params.items() if key in known}
+    encoded = jsonrpc.encode({**told, **_beside(exchange)})
+    if len(encoded) > _PIECE_BYTES:
+        return encoded
+    policy.check_secrets(encoded)
     return None
+
+
+def _beside(exchange: Exchange) -> JsonObject:
+    """Tell what a caller wrote beside the parameters, and the instance gets."""
+    found: JsonObject = {}
+    meta = exchange.params.get("_meta")
+    if isinstance(meta, dict):
+        found = {key: value for key, value in meta.items() if key not in mcp.REPLACED_META}
+    if (answers := exchange.params.get("inputResponses")) is not None:
+        found["inputResponses"] = answers
+    return found
 
 
 async def _check_long(exchange: Exchange, policy: CompiledPolicy, encoded: bytes) -> None:

@@ -324,17 +324,19 @@ class Listening(Exchange):
         is_over: Is done when it ended.
     """
 
-    __slots__ = ("_is_open", "_owner", "is_offered", "is_over", "stream")
+    __slots__ = ("_begun", "_is_open", "_owner", "is_offered", "is_over", "stream")
 
-    def __init__(self, owner: Owner, request: bytes) -> None:
+    def __init__(self, owner: Owner, request: bytes, begun: asyncio.Event) -> None:
         """Keep the request.
 
         Args:
             owner: Hears what the server says.
             request: The request.
+            begun: Is set when the response begins, whatever it is.
         """
         super().__init__(request)
         self._owner = owner
+        self._begun = begun
         self.stream = EventStream(BODY_LIMIT_BYTES)
         self.is_offered = True
         self._is_open = False
@@ -347,6 +349,7 @@ class Listening(Exchange):
         self.is_offered = self._is_open or status in _LATER or status >= _BROKEN
         if not self._is_open:
             self.linger()
+        self._begun.set()
 
     @override
     def took_piece(self, piece: bytes) -> None:

@@ -31,6 +31,8 @@ from orchestrator.runtimes.http1 import Exchange, HttpClient
 OPEN_SECONDS: Final = 10.0
 OPEN_TRIES: Final = 6
 _OPEN_PAUSE_SECONDS: Final = 0.05
+# How long calls wait for the session's own stream; many servers ask on it, and on it alone.
+_STREAM_SECONDS: Final = 1.0
 _BAD: Final = 400
 _TOOLS_CHANGED: Final = "notifications/tools/list_changed"
 # What every POST says of itself.
@@ -64,7 +66,9 @@ class LegacySession:
         self._opening = opening
         self._version = ""
         self._head = b""
+        # A session that is open takes notes and answers; calls only once it also is heard.
         self._is_open = False
+        self._is_heard = False
         self._lost = asyncio.Event()
         self._held: deque[Call] = deque()
         self._held_bytes = 0
@@ -87,7 +91,11 @@ class LegacySession:
                 owner.hear(jsonrpc.Notification(_TOOLS_CHANGED, {}), None)
             was_open = True
             async with anyio.create_task_group() as group:
-                group.start_soon(self._listen, owner)
+                begun = asyncio.Event()
+                group.start_soon(self._listen, owner, begun)
+                with anyio.move_on_after(_STREAM_SECONDS):
+                    _ = await begun.wait()
+                self._send_held()
                 _ = await self._lost.wait()
                 group.cancel_scope.cancel()
 
@@ -97,7 +105,7 @@ class LegacySession:
         Raises:
             TargetUnavailableError: It is not sent.
         """
-        if self._is_open:
+        if self._is_heard:
             call.session = self.id
             call.request = http1.with_body(self._head, call.request)
             self._client.send(call)
@@ -151,7 +159,7 @@ class LegacySession:
             return
         call.is_resent = True
         if call.session == self.id:
-            self._is_open = False
+            self._is_open = self._is_heard = False
             self.id = b""
             self._lost.set()
         call.request = http1.body_of(call.request)
@@ -175,7 +183,7 @@ class LegacySession:
     # Opening.
 
     async def _open(self, owner: Owner, boot: str) -> None:
-        """Open a session, and send what waited for it."""
+        """Open a session; what waits for it still does, unless none can be had."""
         pause = _OPEN_PAUSE_SECONDS
         for attempt in range(1, OPEN_TRIES + 1):
             error: AgentsError
@@ -195,7 +203,11 @@ class LegacySession:
             pause *= 2
         self._lost = asyncio.Event()
         self._is_open = True
-        for call in self._take_held():
+
+    def _send_held(self) -> None:
+        """Send what waited, unless the session was lost meanwhile."""
+        self._is_heard = self._is_open
+        for call in self._take_held() if self._is_heard else ():
             if not call.is_given_up:
                 try:
                     self.send(call)
@@ -239,26 +251,32 @@ class LegacySession:
 
     # The session's own stream.
 
-    async def _listen(self, owner: Owner) -> None:
-        """Keep the stream open, as far as the server has one."""
+    async def _listen(self, owner: Owner, begun: asyncio.Event) -> None:
+        """Keep the stream open, as far as the server has one.
+
+        Args:
+            owner: Hears what the server says.
+            begun: Is set once it is known whether the stream is there.
+        """
         last_id, pause = b"", 0.0
         while True:
             after = (("last-event-id", last_id.decode("ascii")),) if last_id else ()
             request = http1.without_body(self._write_head("GET", _GOT, *after))
-            listening = Listening(owner, request)
-            begun = anyio.current_time()
+            listening = Listening(owner, request, begun)
+            asked_at = anyio.current_time()
             with suppress(TargetUnavailableError):
                 self._client.send(listening)
                 try:
                     await listening.is_over
                 finally:
                     listening.give_up()
+            begun.set()
             if not listening.is_offered:
                 return
             if WORD.fullmatch(listening.stream.last_id):
                 last_id = listening.stream.last_id
             # One that ends as soon as it begins is asked for less and less often.
-            lasted = anyio.current_time() - begun >= AGAIN_MOST_SECONDS
+            lasted = anyio.current_time() - asked_at >= AGAIN_MOST_SECONDS
             least = again_seconds(listening.stream)
             pause = least if lasted else min(max(least, 2 * pause), AGAIN_MOST_SECONDS)
             await anyio.sleep(pause)

@@ -29,6 +29,7 @@ SCENARIOS: Final = {
     ("2025-11-25", "sse-retry"): 3,
     ("2025-11-25", "json-schema-2020-12-preservation"): 9,
     ("2026-07-28", "tools_call"): 2,
+    ("2026-07-28", "request-metadata"): 8,
     ("2026-07-28", "sep-2322-client-request-state"): 5,
     ("2026-07-28", "http-standard-headers"): 9,
     ("2026-07-28", "http-custom-headers"): 18,

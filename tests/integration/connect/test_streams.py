@@ -172,19 +172,22 @@ async def test_subscription_ends_with_its_role(open_rig: OpenRig, open_stage: Op
         assert [one["method"] for one in raw.news] == []
 
 
-async def test_subscription_that_is_not_opened(open_rig: OpenRig, open_stage: OpenStage) -> None:
-    """What the gateway has against it is its answer; without a gateway that is told in time."""
+async def test_subscription_that_is_refused(open_rig: OpenRig, open_stage: OpenStage) -> None:
+    """What the gateway has against it is its answer; a gateway that is starting is waited for."""
     async with open_rig() as rig, open_stage() as stage:
         _ = await rig.talker("modern")
         place(stage, rig)
+        url, stage.roles["treasury"] = stage.roles["treasury"], ""
         async with stage.raw("treasury") as raw:
-            await raw.send(request("l", "subscriptions/listen", notifications=7))
-            refused = await raw.receive()
-            assert refused["id"] == "l"
-            assert cast("JsonObject", refused["error"])["code"] == -32602
-            stage.control.cancel()
-            await raw.send(listen("k", toolsListChanged=True))
+            await raw.send(listen("l", toolsListChanged=True))
+            while stage.asked < 2:  # noqa: ASYNC110  another process asks
+                await anyio.sleep(0.005)
+            stage.roles["treasury"] = url
             _ = await raw.hear(ACKNOWLEDGED)
+            await raw.send(request("k", "subscriptions/listen", notifications=7))
+            refused = await raw.receive()
+            assert refused["id"] == "k"
+            assert cast("JsonObject", refused["error"])["code"] == -32602
             await raw.end()
 
 

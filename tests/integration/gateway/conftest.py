@@ -41,7 +41,7 @@ from orchestrator.tokens.record import TokenRecord
 from orchestrator.tokens.verify import TokenIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from mcp.client.session import ElicitationFnT, LoggingFnT
 
@@ -203,6 +203,10 @@ class MemoryJournal:
     def append(self, line: bytes) -> None:
         """Keep one line."""
         self.lines.append(line)
+
+    def compact(self, lines: Iterable[bytes]) -> None:
+        """Keep these in place of all before."""
+        self.lines = [*lines]
 
 
 class Talk:

@@ -394,9 +394,9 @@ async def test_held_bodies_of_a_token_are_bounded(open_rig: OpenRig) -> None:
                 answers.append(response.status_code)
 
         async with anyio.create_task_group() as group:
-            for _ in range(4):  # far more than the bound, but with the instance
+            for number in range(4):  # far more than the bound, but with the instance
                 group.start_soon(send, "hold")
-            await until_in_flight(rig, 4)
+                await until_in_flight(rig, number + 1)
             rig.gateway.lose(WORKLOAD, instance.process.pid, "it is enough")
         assert answers == [200] * 4
 

@@ -493,6 +493,7 @@ async def test_no_part_of_the_address_is_logged_but_a_role(open_rig: OpenRig) ->
         token = rig.token("treasury")
         secret = token.rpartition("_")[2]
         paths = [f"/{text}/mcp" for text in (token, token[:60], secret, "%6dga_x", "Treasury", "?")]
+        paths.append("/sk-proj-abcdefghijklmnop/mcp")
         paths += [f"/{token}", f"/treasury/{token}/mcp", f"/treasury/mcp/{token}", "/nobody/mcp"]
         with capture_logs() as logs:
             async with rig.http() as plain, rig.session(token) as known:
@@ -504,7 +505,7 @@ async def test_no_part_of_the_address_is_logged_but_a_role(open_rig: OpenRig) ->
                 LogRecorder().record(record)
         assert {record.role for record in rig.recorder.records} == {"?", "nobody", "treasury"}
         text = repr(logs) + repr(rig.recorder.records)
-        for part in (token[:60], secret, "mga_", "Treasury"):
+        for part in (token[:60], secret, "mga_", "Treasury", "sk-proj"):
             assert part not in text
 
 

@@ -245,3 +245,34 @@ async def test_streams_of_a_token_are_bounded(open_rig: OpenRig) -> None:
             assert (await other.http.get(other.url)).status_code == 429
         async with rig.caller("legacy", token=token) as caller, caller.listen() as three:
             assert three.response.status_code == 200
+
+
+async def test_subscriptions_of_an_agent_are_bounded(
+    open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One agent cannot have the gateway look through subscriptions without end."""
+    monkeypatch.setattr("orchestrator.gateway.hub.MAX_OF_ONE", 3)
+    async with open_rig() as rig:
+        _ = await rig.talker("legacy", policy=EVERYTHING)
+        uris: list[Json] = ["demo://a", "demo://b", "demo://" + "x" * 5_000]
+        wanted: JsonObject = {"resourceSubscriptions": uris}
+        async with (
+            rig.caller("modern") as caller,
+            caller.listen(**wanted) as talk,
+            rig.caller("legacy") as old,
+        ):
+            told = cast("JsonObject", (await talk.need())["params"])
+            # What is longer than any that could be meant is left out.
+            assert told["notifications"] == {"resourceSubscriptions": uris[:2]}
+            refused = await caller.ask("subscriptions/listen", {"notifications": wanted})
+            assert cast("JsonObject", refused["error"])["code"] == -31004
+            for uri, is_taken in (
+                (uris[2], True),
+                (uris[2], True),
+                ("demo://" + "y" * 12_000, False),
+            ):
+                answer = await old.ask("resources/subscribe", {"uri": uri})
+                assert ("result" in answer) == is_taken
+            async with old.listen(), rig.caller("legacy") as another:
+                answer = await another.ask("resources/subscribe", {"uri": "demo://a"})
+                assert cast("JsonObject", answer["error"])["code"] == -31004

@@ -122,6 +122,16 @@ async def test_a_state_is_of_one_caller_and_one_request(
                 assert code_of(await ask_again(late, asked, *steps)) == -32602
 
 
+async def test_answers_to_nothing_go_nowhere(open_rig: OpenRig) -> None:
+    """A server that may ask nothing gets no answers either: no rule would have looked at them."""
+    async with open_rig() as rig:
+        instance = await rig.talker("modern")
+        async with rig.caller("modern", capabilities=ABLE) as caller:
+            _ = await caller.play(tool="change", inputResponses={"k": MINE})
+        (call,) = instance.calls()
+        assert "inputResponses" not in call
+
+
 async def test_a_state_is_worth_nothing_at_another_gateway(open_rig: OpenRig) -> None:
     """A session's id, and a state that another key sealed, open nothing."""
     async with open_rig() as rig, open_rig() as second:
@@ -262,6 +272,19 @@ async def test_a_legacy_server_asks_a_modern_caller(open_rig: OpenRig) -> None:
             assert code_of(await ask_again(caller, asked, *steps)) == -32602
         assert len(instance.calls()) == 1
         assert rig.in_flight() == 0
+
+
+async def test_an_answer_is_announced_like_a_call(open_rig: OpenRig) -> None:
+    """What makes a server go on with a call that changes something is on record before it does."""
+    async with open_rig() as rig:
+        instance = await rig.talker("legacy", policy=ASKS)
+        async with rig.caller("modern", capabilities=ABLE) as caller:
+            asked = await caller.play(ASK, tool="change")
+            reply = await ask_again(caller, asked, ASK, responses={"q1": MINE}, tool="change")
+            assert heard(cast("JsonObject", reply["result"])) == [MINE]
+        records = [one for one in rig.recorder.records if one.tool == "change"]
+        assert [one.event for one in records] == ["intent", "outcome"] * 2
+        assert {one.pid for one in records} == {instance.process.pid}
 
 
 async def test_a_parked_call_ends(open_rig: OpenRig, monkeypatch: pytest.MonkeyPatch) -> None:

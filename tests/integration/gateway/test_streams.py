@@ -108,6 +108,24 @@ async def test_a_legacy_session_has_its_log_level(open_rig: OpenRig, upstream: E
         assert levels == ([] if upstream == "modern" else ["error", "debug"])
 
 
+async def test_levels_that_change_and_change(open_rig: OpenRig) -> None:
+    """However often sessions change their minds, a server is asked one thing at a time."""
+    async with open_rig() as rig:
+        instance = await rig.talker("legacy")
+        async with rig.caller("legacy") as caller:
+            for _ in range(20):
+                for level in ("error", "debug"):
+                    answer = await caller.ask("logging/setLevel", {"level": level})
+                    assert answer["result"] == {}
+            await caller.play()
+            asked = len(instance.received("logging/setLevel"))
+            for _ in range(20):  # no news
+                _ = await caller.ask("logging/setLevel", {"level": "debug"})
+            await caller.play()
+            assert len(instance.received("logging/setLevel")) <= asked + 1
+            assert rig.in_flight() == 0
+
+
 @pytest.mark.parametrize("upstream", ERAS)
 async def test_a_modern_request_has_its_log_level(open_rig: OpenRig, upstream: Era) -> None:
     """A request without a level hears nothing, even from a server that talks all the same."""

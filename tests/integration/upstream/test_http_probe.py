@@ -107,6 +107,36 @@ async def test_a_server_that_is_not_ready_yet(scripted: Scripted) -> None:
     assert scripted.methods() == ["server/discover"] * 3 + ["tools/list"]
 
 
+@pytest.mark.parametrize("era", ["auto", "modern"])
+async def test_a_server_that_names_our_version_as_its_own(
+    scripted: Scripted, era: EraChoice
+) -> None:
+    """One that refused the version is asked once more with it, and not a third time."""
+    refusals = 1
+
+    async def discover(got: Got, out: Out) -> None:
+        if scripted.methods().count("server/discover") <= refusals:
+            data = {"supported": ["2026-07-28"], "requested": "2026-07-28"}
+            error = {"code": -32022, "message": "Unsupported protocol version", "data": data}
+            body = json.dumps({"jsonrpc": "2.0", "id": got.id, "error": error}).encode()
+            await out.reply(body, "400 Bad Request")
+        else:
+            await out.reply(answer(got, DISCOVERED))
+
+    scripted.acts |= {"server/discover": discover, "tools/list": list_tools}
+    found = await attest(scripted, era)
+    assert found.era == "modern"
+    assert scripted.methods() == ["server/discover"] * 2 + ["tools/list"]
+    scripted.got.clear()
+    refusals = 3
+    if era == "modern":
+        with pytest.raises(EraRefusedError, match="-32022"):
+            _ = await attest(scripted, era)
+    else:
+        assert (await attest(scripted, era)).era == "legacy"
+    assert scripted.methods().count("server/discover") == 2
+
+
 async def test_a_server_that_is_silent_to_the_newer_era(scripted: Scripted) -> None:
     """Silence leads to the older era, too."""
 

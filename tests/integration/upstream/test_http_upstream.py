@@ -287,6 +287,55 @@ async def test_the_sessions_own_stream(
     assert answer.body["result"] == {"role": "assistant"}
 
 
+async def test_calls_wait_for_the_sessions_own_stream(
+    scripted: Scripted, connect: Connect, ears: type[Ears]
+) -> None:
+    """A server that asks on that stream alone reaches even the first caller of a session."""
+    streams: list[Out] = []
+
+    async def listen(_got: Got, out: Out) -> None:
+        for _ in range(50):  # time enough for a call that does not wait
+            await anyio.lowlevel.checkpoint()
+        assert scripted.methods().count("tools/call") == 2 * len(streams)
+        streams.append(out)
+        await out.events(end=False)
+
+    async def act(got: Got, out: Out) -> None:
+        if got.headers["mcp-session-id"] != scripted.session:
+            await out.reply(status="404 Not Found")
+            return
+        session = scripted.session
+        await streams[-1].event(scripted.message("roots/list", {}, session))
+        await scripted.until(lambda: session in [each.body.get("id") for each in answers()])
+        await out.result(got)
+
+    def answers() -> list[Got]:
+        return [each for each in scripted.got if each.method == "POST"]
+
+    scripted.acts |= {"GET": listen, "tools/call": act}
+    caller = ears(replies={"roots": []})
+    async with connect(scripted.address, "legacy") as line:
+        assert await line.text(ears=caller) == "done"
+        scripted.session = "s-2"
+        assert await line.text(ears=caller) == "done"
+    assert [got.body["result"] for got in answers()] == [{"roots": []}] * 2
+
+
+async def test_a_stream_that_does_not_begin_holds_no_call_for_long(
+    scripted: Scripted, connect: Connect
+) -> None:
+    """A server that says nothing of the stream before it has news is called after a while."""
+
+    async def listen(_: Got, out: Out) -> None:
+        await scripted.until(lambda: "tools/call" in scripted.methods())
+        await out.events(scripted.message("notifications/tools/list_changed", {}), end=False)
+
+    scripted.acts["GET"] = listen
+    async with connect(scripted.address, "legacy") as line:
+        assert await line.text() == "done"
+        await line.until_broadcasts(1)
+
+
 async def test_nobody_is_asked_when_it_is_not_known_whom(
     scripted: Scripted, connect: Connect, ears: type[Ears]
 ) -> None:
@@ -385,6 +434,27 @@ async def test_results_without_end_are_refused(
             _ = await line.text("huge")
         await scripted.until(lambda: scripted.closed == [0])
         assert await line.text() == "done"
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_results_of_too_many_values_are_refused(
+    scripted: Scripted, connect: Connect, streams: bool
+) -> None:
+    """What would become gigabytes once it is read is not read at all."""
+
+    async def act(got: Got, out: Out) -> None:
+        body = b'{"jsonrpc":"2.0","id":"%b","result":{"a":[' % str(got.id).encode()
+        body += b"[]," * 2_000_000 + b"[]]}}"
+        kind = b"text/event-stream" if streams else b"application/json"
+        body = b"data: " + body + b"\n\n" if streams else body
+        length = b"content-length: %d\r\n" % len(body)
+        await out.raw(b"HTTP/1.1 200 OK\r\ncontent-type: " + kind + b"\r\n" + length + b"\r\n")
+        await out.raw(body)
+
+    scripted.acts["tools/call"] = act
+    async with connect(scripted.address, "modern") as line:
+        with pytest.raises(UpstreamProtocolError):
+            _ = await line.text("huge")
 
 
 async def test_an_error_is_an_answer(scripted: Scripted, connect: Connect) -> None:

@@ -16,6 +16,8 @@ from orchestrator.gateway.sessions import LIFE, Session, Sessions
 from orchestrator.model.names import AgentName, RoleName
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.model.base import Json, JsonObject
 
 SEAL = Seal(bytes(32))
@@ -49,6 +51,10 @@ class Journal:
     def append(self, line: bytes) -> None:
         """Keep one."""
         self.lines.append(line)
+
+    def compact(self, lines: Iterable[bytes]) -> None:
+        """Keep these in place of all before."""
+        self.lines = [*lines]
 
 
 def find(sessions: Sessions, session: Session) -> Session:
@@ -181,3 +187,22 @@ def test_the_role_s_server_is_asked_for_the_least_level() -> None:
         sessions.change(session)
         assert sessions.lowest_level(ROLE) == lowest
     assert sessions.lowest_level(RoleName("other")) == ""
+
+
+def test_what_is_written_down_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that changes without end fills no disk, and is known as it is now."""
+    monkeypatch.setattr("orchestrator.gateway.sessions._MANY_BYTES", 10_000)
+    journal = Journal()
+    sessions = Sessions(SEAL, MovedClock(), journal)
+    session = sessions.open(ROLE, AGENT, {}, VERSION)
+    other = sessions.open(ROLE, AGENT, {}, VERSION)
+    sessions.end(other)
+    for number in range(5_000):
+        session.level = ("error", "debug")[number % 2]
+        sessions.change(session)
+    assert sum(map(len, journal.lines)) < 20_000
+    again = Sessions(SEAL, MovedClock())
+    _ = again.restore(journal.lines)
+    assert find(again, session).level == "debug"
+    with pytest.raises(SessionUnknownError):
+        _ = find(again, other)

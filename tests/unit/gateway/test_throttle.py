@@ -25,6 +25,7 @@ from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.names import AgentName, RoleName, TokenId, ToolName
 from orchestrator.model.rules import Limit, Limits, RolePolicy, ToolRule
 from orchestrator.policy.decide import CompiledPolicy
+from orchestrator.protocol import mcp
 from orchestrator.protocol.mcp import ToolCall
 from orchestrator.tokens.verify import Principal
 
@@ -156,6 +157,22 @@ async def test_refused_by_their_arguments(
     with pytest.raises(kind):
         _ = await house.throttle(exchange, answer)
     assert exchange.rule == rule
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"_meta": {"com.example/note": SECRET}}, {"inputResponses": {"q1": {"content": [SECRET]}}}],
+    ids=["meta", "answer"],
+)
+@pytest.mark.parametrize("method", ["tools/call", "prompts/get"])
+async def test_secrets_beside_the_arguments(method: str, params: JsonObject) -> None:
+    """What goes to the instance beside the arguments is looked through as they are."""
+    call = ToolCall("pay", {"to": "ann"}) if method == "tools/call" else None
+    with pytest.raises(SecretInArgumentsError):
+        _ = await House(RolePolicy()).throttle(request("a", method, call, **params), answer)
+    about_itself: JsonObject = {mcp.CLIENT_INFO_KEY: SECRET, mcp.PROGRESS_TOKEN_KEY: SECRET}
+    exchange = request("a", method, call, _meta=about_itself)  # none of this reaches it
+    assert (await House(RolePolicy()).throttle(exchange, answer)).status == 200
 
 
 async def test_rates_come_first() -> None:
