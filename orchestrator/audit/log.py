@@ -153,8 +153,11 @@ class AuditLog:
                 "status": first.status,
             }
             if first.agent is not None:
-                fields |= {"agent": first.agent, "method": first.method, "role": first.role}
-            if first.tool is not None:
+                fields |= {"agent": first.agent, "role": first.role}
+            # What makes lines alike, and no more.
+            if first.agent is not None and first.policy:
+                fields["method"] = first.method
+            if first.kind is not None and first.tool is not None:
                 fields["tool"] = first.tool
             try:
                 self._write(journal, fields, is_urgent=True)

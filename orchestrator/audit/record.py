@@ -112,10 +112,15 @@ class CallRecord:
         return told
 
     def likeness(self) -> tuple[str | int | None, ...]:
-        """Tell what makes refusals alike; all of them are, of callers who proved to be nobody."""
+        """Tell what makes refusals alike; all of them are, of callers who proved to be nobody.
+
+        Names that nobody here knows count for none: there is no end of them.
+        """
         if self.agent is None:
             return (self.code, self.status)
-        return (self.agent, self.token_id, self.role, self.method, self.tool, self.code)
+        method = self.method if self.policy else ""
+        tool = self.tool if self.kind is not None else None
+        return (self.agent, self.token_id, self.role, method, tool, self.code)
 
 
 def hash_arguments(arguments: JsonObject | None) -> str:

@@ -107,6 +107,17 @@ def test_strangers_are_alike_whatever_role_they_name() -> None:
     assert first.likeness() != second.likeness()
 
 
+def test_names_that_nobody_knows_make_no_difference() -> None:
+    """An agent cannot get round the bound with tools and methods that it made up."""
+    unknown = [whole(), whole()]
+    for number, one in enumerate(unknown):
+        one.kind, one.tool = None, f"made-up-{number}"
+    assert unknown[0].likeness() == unknown[1].likeness()
+    for number, one in enumerate(unknown):
+        one.policy, one.method = "", f"made/up{number}"
+    assert unknown[0].likeness() == unknown[1].likeness()
+
+
 def test_like_lines_of_a_second_are_counted() -> None:
     """The first ones of each kind pass; how many did not is told when the second is over."""
     sieve: Sieve[str] = Sieve(2)
