@@ -1,6 +1,6 @@
 """What the gateway costs, beside nginx and other gateways, in one run.
 
-    python -m bench.gateway [--rounds 5] [--seconds 3] [--peers DIRECTORY] [--only NAME ...]
+    python -m bench.gateway [--rounds 5] [--seconds 3] [--peers DIRECTORY]
 
 All stand in front of the same server, a C program that answers at once; `wrk` makes the same call
 again and again, with one caller, 16 and 64. The gateways take turns within each round, so that
@@ -20,12 +20,13 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Final, cast
 from urllib.parse import urlsplit
 
-from bench import rig
+from bench import peers, rig
 from bench.load import Calls, Figures, WrongAnswerError, make_calls
 from orchestrator.model.base import JsonObject
 from orchestrator.protocol import mcp
@@ -109,13 +110,13 @@ class Round:
     memory: float
 
 
-def modern_head(token: str = "") -> dict[str, str]:
+def modern_head(token: str = "", tool: str = "echo") -> dict[str, str]:
     """Write the headers of a modern call."""
     head = {
         **_COMMON,
         "MCP-Protocol-Version": mcp.LATEST_MODERN,
         "Mcp-Method": "tools/call",
-        "Mcp-Name": "echo",
+        "Mcp-Name": tool,
     }
     return {**head, "Authorization": f"Bearer {token}"} if token else head
 
@@ -174,7 +175,7 @@ def nginx(root: Path, upstream: Path, port: int) -> Generator[list[int]]:
             yield rig.family(proxy.pid)
 
 
-def open_ways(stack: ExitStack, root: Path) -> list[Way]:
+def open_ways(stack: ExitStack, root: Path, directory: Path | None) -> list[Way]:
     """Start everything that is measured."""
     upstreams = rig.compile_upstreams(root)
     modern, legacy = rig.call_body(mcp.envelope(INFO)), rig.call_body()
@@ -186,7 +187,7 @@ def open_ways(stack: ExitStack, root: Path) -> list[Way]:
     ours = f"http://127.0.0.1:{project.port}"
     stdio, http = project.token("stdio"), project.token("http")
     sessions = [open_session(f"{ours}/stdio/mcp", stdio) for _ in range(max(CALLERS))]
-    return [
+    ways = [
         Way(DIRECT, Calls(url, [modern_head()], modern), list),
         Way(NGINX, Calls(f"http://127.0.0.1:{port}/mcp", [modern_head()], modern), lambda: proxy),
         Way(OURS, Calls(f"{ours}/stdio/mcp", [modern_head(stdio)], modern), project.pids),
@@ -197,6 +198,25 @@ def open_ways(stack: ExitStack, root: Path) -> list[Way]:
             project.pids,
         ),
     ]
+    for name, peer in peers.PEERS.items() if directory is not None else ():
+        found = peers.programs(directory, peer)
+        if found is None:
+            print(f"{name}: not installed (python -m bench.peers {directory})")
+            continue
+        place = root / name.replace(" ", "-")
+        place.mkdir()
+        running = stack.enter_context(peer.start(peers.Site(found, place, url, upstreams.stdio)))
+        ways.append(Way(name, calls_of(running), partial(rig.family, running.pid)))
+    return ways
+
+
+def calls_of(running: peers.Running) -> Calls:
+    """Write what a running peer is asked, in its best way: without sessions if it can do that."""
+    if running.is_modern:
+        body = rig.call_body(mcp.envelope(INFO), running.tool)
+        return Calls(running.url, [modern_head(running.token, running.tool)], body)
+    heads = [open_session(running.url, running.token) for _ in range(max(CALLERS))]
+    return Calls(running.url, heads, rig.call_body(tool=running.tool))
 
 
 def tell(ways: Sequence[Way]) -> None:
@@ -246,11 +266,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     _ = parser.add_argument("--rounds", type=int, default=5)
     _ = parser.add_argument("--seconds", type=int, default=3)
-    options = cast("dict[str, int]", vars(parser.parse_args()))
-    rounds, seconds = options["rounds"], options["seconds"]
+    _ = parser.add_argument("--peers", type=Path, help="where `bench.peers` installed them")
+    options = parser.parse_args()
+    rounds, seconds = cast("int", options.rounds), cast("int", options.seconds)
+    directory = cast("Path | None", options.peers)
     print(rig.describe_machine())
     with rig.home() as root, ExitStack() as stack:
-        ways = open_ways(stack, root)
+        ways = open_ways(stack, root, directory)
         for way in ways:
             # Every answer of this run is looked at; it also warms up what is to be warm.
             _ = make_calls(way.calls, max(CALLERS), 1, is_checked=True)

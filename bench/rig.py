@@ -9,8 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -70,18 +70,38 @@ def compile_upstreams(root: Path) -> Upstreams:
 
 
 @contextmanager
-def process(*words: str | Path, cwd: Path | None = None) -> Generator[subprocess.Popen[bytes]]:
-    """Run a program until the block ends."""
-    child = subprocess.Popen([*map(str, words)], stdout=subprocess.PIPE, cwd=cwd)
-    try:
-        yield child
-    finally:
-        child.terminate()
+def process(
+    *words: str | Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    log: Path | None = None,
+) -> Generator[subprocess.Popen[bytes]]:
+    """Run a program until the block ends.
+
+    Args:
+        words: The program and its arguments.
+        cwd: Its working directory.
+        env: Variables beside those of this process.
+        log: File for what it says; without one, its output can be read.
+    """
+    with ExitStack() as stack:
+        said = None if log is None else stack.enter_context(log.open("wb"))
+        child = subprocess.Popen(
+            [*map(str, words)],
+            stdout=said or subprocess.PIPE,
+            stderr=said,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+        )
         try:
-            _ = child.wait(10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            _ = child.wait()
+            yield child
+        finally:
+            child.terminate()
+            try:
+                _ = child.wait(10)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                _ = child.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,9 +226,9 @@ def describe_load() -> str:
     return "load " + ", ".join(f"{value:.2f}" for value in os.getloadavg())
 
 
-def call_body(meta: Json = None) -> bytes:
+def call_body(meta: Json = None, tool: str = "echo") -> bytes:
     """Write the call that all are asked."""
-    params: JsonObject = {"name": "echo", "arguments": {"text": "hello"}}
+    params: JsonObject = {"name": tool, "arguments": {"text": "hello"}}
     if meta is not None:
         params["_meta"] = meta
     body: JsonObject = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}

@@ -106,6 +106,7 @@ class Exchange:
         kind: The tool's class, if it is one (authorize).
         target: The claimed instance (relay).
         attempt: How often the call went to an instance before (relay).
+        nonce: Names what a caller answers, where that may be done once; empty otherwise (relay).
         digest: Names method and parameters, empty until somebody needs it (relay).
         deadline: When it is interrupted, by the event loop's clock (relay).
         watch_at: When it is looked whether its caller is still there, likewise (relay).
@@ -133,6 +134,7 @@ class Exchange:
         "kind",
         "message",
         "method",
+        "nonce",
         "params",
         "peers",
         "place",
@@ -179,6 +181,7 @@ class Exchange:
         self.arguments_sha256 = ""
         self.attempt = 0
         self.digest = ""
+        self.nonce = ""
         self.intend: Callable[[], Awaitable[None]] = _nothing
         self.place: Place | None = None
         self.call: ToolCall | None = None

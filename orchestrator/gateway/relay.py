@@ -6,6 +6,8 @@ caller's way: a legacy caller is asked on its stream, a modern one by its result
 
 import asyncio
 import hashlib
+import secrets
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final, final
 
@@ -45,6 +47,8 @@ _ANSWERS: Final = frozenset({"inputResponses", "requestState"})
 # How long a caller may take to answer what a server asked.
 _STATE_SECONDS: Final = 3600
 _MAX_ROUNDS: Final = 12
+# How many used states are remembered; they last an hour.
+_MOST_USED: Final = 10_000
 # Smaller requests are kept until they are answered.
 _SMALL_BYTES: Final = 64 * 1024
 # What an earlier revision said where today's says that the parameters are wrong.
@@ -89,6 +93,8 @@ class Relay:
         self._call_seconds = call_seconds
         self._patience = patience
         self._envelope = mcp.envelope(common.info)
+        # States of calls that change something, the oldest first.
+        self._used: OrderedDict[str, None] = OrderedDict()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, exchange: Exchange, /) -> Reply:
@@ -184,6 +190,9 @@ class Relay:
         # From here to the connection nothing waits: what ended the token until now ends the call
         # unsent.
         self._require_valid(exchange)
+        if exchange.nonce:
+            self._use(exchange.nonce)
+            exchange.nonce = ""
         if exchange.era == "legacy" or target.ref.era == "modern":
             return None
         capabilities = _capabilities(exchange, meta, place)
@@ -308,7 +317,8 @@ class Relay:
                 raise NotRelayedError("The tool asks its caller for more than it may")
         state = result.get("requestState")
         if state is not None:
-            result["requestState"] = self._seal.close(_STATE, self._facts(exchange) | {"s": state})
+            facts = self._facts(exchange) | {"s": state, "n": secrets.token_hex(8)}
+            result["requestState"] = self._seal.close(_STATE, facts)
         return self._reply(exchange, result)
 
     def _facts(self, exchange: Exchange) -> JsonObject:
@@ -322,6 +332,40 @@ class Relay:
     def _digest_of(self, exchange: Exchange) -> str:
         exchange.digest = exchange.digest or _digest(exchange)
         return exchange.digest
+
+    def _require_unused(self, nonce: str) -> None:
+        if nonce in self._used:
+            raise StateUnknownError("Invalid params: `requestState` was used")
+
+    def _use(self, nonce: str) -> None:
+        """Let a state's call go on: what changes something does so once an answer.
+
+        Raises:
+            StateUnknownError: It went on already.
+        """
+        self._require_unused(nonce)
+        self._used[nonce] = None
+        if len(self._used) > _MOST_USED:
+            _ = self._used.popitem(last=False)
+
+    def _open_state(self, exchange: Exchange, text: Json) -> JsonObject:
+        """Open what a caller kept for its server.
+
+        Raises:
+            StateUnknownError: It was not given to this caller for this request, or was used.
+        """
+        opened = self._seal.open(_STATE, text) if isinstance(text, str) else None
+        facts = self._facts(exchange)
+        if not isinstance(opened, dict) or any(opened.get(key) != facts[key] for key in "rad"):
+            raise StateUnknownError("Invalid params: unknown `requestState`")
+        until = opened.get("t")
+        if not isinstance(until, int) or until < self._clock.now().timestamp():
+            raise StateUnknownError("Invalid params: `requestState` is too old")
+        nonce = opened.get("n")
+        if isinstance(nonce, str) and exchange.kind in {"WRITE", "DESTRUCTIVE"}:
+            exchange.nonce = nonce
+            self._require_unused(nonce)
+        return opened
 
     def _read_answers(self, exchange: Exchange) -> tuple[OpenCall | None, JsonObject]:
         """Read what a modern caller answers to a server.
@@ -342,16 +386,10 @@ class Relay:
         text = params.get("requestState")
         if text is None:
             return None, answered
-        opened = self._seal.open(_STATE, text) if isinstance(text, str) else None
-        facts = self._facts(exchange)
-        if not isinstance(opened, dict) or any(opened.get(key) != facts[key] for key in "rad"):
-            raise StateUnknownError("Invalid params: unknown `requestState`")
-        until = opened.get("t")
-        if not isinstance(until, int) or until < self._clock.now().timestamp():
-            raise StateUnknownError("Invalid params: `requestState` is too old")
+        opened = self._open_state(exchange, text)
         name = opened.get("p")
         if isinstance(name, str):
-            call = self._parking.take(name, str(facts["a"]))
+            call = self._parking.take(name, str(opened["a"]))
             if call is None:
                 raise StateUnknownError("Invalid params: `requestState` was used, or is too old")
             return call, {}

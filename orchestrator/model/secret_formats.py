@@ -10,6 +10,10 @@ from typing import Final
 
 from orchestrator.model.phrase import LENGTHS, holds_phrase
 
+# Of a long text so much is looked at before others get a turn; nothing that is looked for is longer
+# than what two pieces have in common.
+PIECE_BYTES: Final = 64 * 1024
+OVERLAP_BYTES: Final = 16 * 1024
 _RUN: Final = b"x" * 16
 _LETTERS: Final = bytes(
     ord("x") if re.match(rb"[A-Za-z0-9_-]", bytes([byte])) else ord(" ") for byte in range(256)

@@ -1,7 +1,9 @@
 """A stdio MCP server without any library that plays what each call tells it; it starts in 30 ms.
 
 Its first argument is a directory in which it notes what it was sent. It speaks the era in which it
-is spoken to. Each call runs in a thread of its own, through the steps in its arguments:
+is spoken to. Each call runs in a thread of its own: `echo` gives its arguments back, `slow` takes
+so many `seconds` for its `word`, `hold` waits until it is cancelled, and the other tools go through
+the steps in their arguments:
 
     ["progress", N]       tells how far it is
     ["log", LEVEL, DATA]  writes a log message
@@ -23,6 +25,7 @@ import json
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TypeAlias, cast
 
@@ -30,7 +33,10 @@ Message: TypeAlias = dict[str, object]
 
 NOTES = Path(sys.argv[1])
 SCHEMA: Message = {"type": "object", "additionalProperties": True}
-TOOLS = [{"name": name, "inputSchema": SCHEMA} for name in ("look", "change", "destroy", "hidden")]
+TOOLS = [
+    {"name": name, "inputSchema": SCHEMA}
+    for name in ("look", "change", "destroy", "echo", "slow", "hold", "hidden")
+]
 ABILITIES: Message = {
     "tools": {"listChanged": True},
     "resources": {"listChanged": True, "subscribe": True},
@@ -157,6 +163,35 @@ def play(request: Message) -> None:  # noqa: C901, PLR0912, PLR0915 - one case a
     send({"id": identity, "result": {"content": content}})
 
 
+def arguments_of(request: Message) -> Message:
+    """Read the arguments of a call."""
+    return cast("Message", cast("Message", request["params"]).get("arguments") or {})
+
+
+def say(request: Message, text: str) -> None:
+    """Answer a call with a text."""
+    send({"id": request["id"], "result": {"content": [{"type": "text", "text": text}]}})
+
+
+def echo(request: Message) -> None:
+    """Give the arguments back."""
+    say(request, json.dumps(arguments_of(request)))
+
+
+def slow(request: Message) -> None:
+    """Take so many seconds."""
+    arguments = arguments_of(request)
+    time.sleep(float(str(arguments["seconds"])))
+    say(request, str(arguments["word"]))
+
+
+def hold(request: Message) -> None:
+    """Wait until it is cancelled, and note both."""
+    (NOTES / "held").touch()
+    _ = stopped[request["id"]].wait()
+    (NOTES / "cancelled").touch()
+
+
 def touch(uri: object) -> None:
     """Say that a resource changed, to whoever listens."""
     method = "notifications/resources/updated"
@@ -192,7 +227,8 @@ def answer(request: Message) -> None:  # noqa: C901, PLR0912 - one case a method
             return
         case "tools/call":
             stopped[identity] = threading.Event()
-            threading.Thread(target=play, args=(request,), daemon=True).start()
+            run = {"echo": echo, "slow": slow, "hold": hold}.get(str(params["name"]), play)
+            threading.Thread(target=run, args=(request,), daemon=True).start()
             return
         case _ if method in LISTS:
             key, items = LISTS[method]
@@ -231,7 +267,9 @@ def take(message: Message) -> None:
     elif message["method"] == "test/touch":
         touch(cast("Message", message["params"])["uri"])
     elif message["method"] == "test/say":
-        send(cast("Message", message["params"]))
+        said = cast("Message", message["params"])
+        for _ in range(int(str(said["times"]))):
+            send(cast("Message", said["say"]))
     elif message["method"] == "test/require":
         wanted = cast("Message", message["params"])
         required[wanted["method"]] = wanted["asked"]

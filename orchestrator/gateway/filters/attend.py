@@ -6,16 +6,18 @@ could use up, as what is said beside requests is free.
 Source: MCP 2025-11-25, Transports, session management and listening for messages.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Final, final
 
-from orchestrator.errors import CallCancelledError
+from orchestrator.errors import CallCancelledError, SecretInArgumentsError
 from orchestrator.gateway.context import Exchange, Handler, Reply
 from orchestrator.gateway.hub import Hub, Stream
 from orchestrator.gateway.questions import Questions
 from orchestrator.gateway.replies import refuse_http
 from orchestrator.gateway.sessions import HEADER, Session, Sessions
 from orchestrator.model.names import RoleName
+from orchestrator.model.secret_formats import OVERLAP_BYTES, PIECE_BYTES, find_secret
 from orchestrator.protocol import jsonrpc
 
 _ACCEPTED: Final = Reply(202)
@@ -73,6 +75,7 @@ class Attend:
                 self._take(exchange, session)
                 return _ACCEPTED
             case jsonrpc.Response() as response:
+                await _check(exchange, response)
                 _ = self._questions.answer(session.key, response)
                 return _ACCEPTED
             case None:
@@ -116,3 +119,21 @@ class Attend:
             )
         exchange.finally_do(lambda: self._hub.remove(stream))
         return Reply(200, stream=stream)
+
+
+async def _check(exchange: Exchange, response: jsonrpc.Response) -> None:
+    """Look for secrets in what goes to a server as an answer; the question stays open.
+
+    Raises:
+        SecretInArgumentsError: There is one.
+    """
+    encoded = jsonrpc.encode(response.result)
+    for start in range(0, len(encoded), PIECE_BYTES):
+        found = find_secret(encoded[start : start + PIECE_BYTES + OVERLAP_BYTES])
+        if found is not None:
+            exchange.rule = "secrets"
+            raise SecretInArgumentsError(
+                f"The answer holds what looks like {found}; it was not passed on", rule="secrets"
+            )
+        if start:
+            await asyncio.sleep(0)

@@ -15,6 +15,7 @@ from orchestrator.errors import BusyError, RuleError
 from orchestrator.gateway.context import Exchange, Handler, Reply
 from orchestrator.model.base import JsonObject, format_duration
 from orchestrator.model.names import RoleName, ToolName
+from orchestrator.model.secret_formats import OVERLAP_BYTES, PIECE_BYTES
 from orchestrator.policy.decide import CompiledPolicy
 from orchestrator.policy.gate import Gate, Where
 from orchestrator.policy.rates import Buckets
@@ -27,10 +28,6 @@ _OTHERS: Final = _WRITTEN | {"resources/list", "resources/templates/list", "prom
 _LATE: Final = "Too many calls are under way, and no place became free in {}; nothing was done"
 _FULL: Final = "Too many calls are under way and waiting; nothing was done"
 _RETRY_MS: Final = 1_000
-# How much is looked at for secrets at once; nothing that is looked for is longer than what two
-# pieces have in common.
-_PIECE_BYTES: Final = 64 * 1024
-_OVERLAP_BYTES: Final = 16 * 1024
 
 
 @final
@@ -160,7 +157,7 @@ def _check(exchange: Exchange, policy: CompiledPolicy) -> bytes | None:
         encoded = jsonrpc.encode(call.arguments) if call.arguments else b""
         if beside := _beside(exchange):
             encoded += jsonrpc.encode(beside)
-        is_long = len(encoded) > _PIECE_BYTES
+        is_long = len(encoded) > PIECE_BYTES
         policy.check(ToolName(call.name), call.arguments, b"" if is_long else encoded)
         return encoded if is_long else None
     if exchange.method not in _WRITTEN:
@@ -168,7 +165,7 @@ def _check(exchange: Exchange, policy: CompiledPolicy) -> bytes | None:
     known = mcp.KNOWN_PARAMETERS[exchange.method]
     told: JsonObject = {key: value for key, value in exchange.params.items() if key in known}
     encoded = jsonrpc.encode({**told, **_beside(exchange)})
-    if len(encoded) > _PIECE_BYTES:
+    if len(encoded) > PIECE_BYTES:
         return encoded
     policy.check_secrets(encoded)
     return None
@@ -187,8 +184,8 @@ def _beside(exchange: Exchange) -> JsonObject:
 
 async def _check_long(exchange: Exchange, policy: CompiledPolicy, encoded: bytes) -> None:
     """Look for secrets in megabytes, a third of a second's work, while others get their turns."""
-    for start in range(0, len(encoded), _PIECE_BYTES):
-        policy.check_secrets(encoded[start : start + _PIECE_BYTES + _OVERLAP_BYTES])
+    for start in range(0, len(encoded), PIECE_BYTES):
+        policy.check_secrets(encoded[start : start + PIECE_BYTES + OVERLAP_BYTES])
         await asyncio.sleep(0)
     exchange.require_whole()
 

@@ -459,10 +459,12 @@ class Rig:
             await channel.send(jsonrpc.encode(note))
         await self.until(lambda: instance.received("test/require"))
 
-    async def say(self, instance: Instance, method: str, params: JsonObject) -> None:
-        """Have the talker say something."""
+    async def say(
+        self, instance: Instance, method: str, params: JsonObject, times: int = 1
+    ) -> None:
+        """Have the talker say something so many times."""
         with Channel(instance.directory) as channel:
-            told: JsonObject = {"method": method, "params": params}
+            told: JsonObject = {"say": {"method": method, "params": params}, "times": times}
             await channel.send(jsonrpc.encode(jsonrpc.notification_body("test/say", told)))
 
     async def have_crash(self, instance: Instance, method: str) -> None:

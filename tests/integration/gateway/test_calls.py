@@ -76,7 +76,7 @@ async def until_in_flight(rig: Rig, count: int) -> None:
 async def test_death_of_the_instance_is_told(open_rig: OpenRig) -> None:
     """Calls with an instance that is killed end at once: the outcome is unknown."""
     async with open_rig() as rig:
-        instance = await rig.start()
+        instance = await rig.start("talker.py")
         rig.publish("treasury", instance)
         answers: list[dict[str, object]] = []
 
@@ -106,7 +106,7 @@ async def test_hang_up_of_a_modern_caller_cancels(
 ) -> None:
     """The server hears that a modern caller closed its connection, and serves the next call."""
     async with open_rig() as rig:
-        instance = await rig.start()
+        instance = await rig.start("talker.py")
         rig.publish("treasury", instance)
         body, headers = modern_request("tools/call", {"name": "hold"})
         async with rig.session(rig.token("treasury")) as http:
@@ -123,7 +123,7 @@ async def test_hang_up_of_a_modern_caller_cancels(
 async def test_call_has_a_deadline(open_rig: OpenRig) -> None:
     """A call that takes too long ends as a timeout, its server is told, and the next one works."""
     async with open_rig(GatewaySettings(call_seconds=0.3)) as rig:
-        instance = await rig.start()
+        instance = await rig.start("talker.py")
         rig.publish("treasury", instance)
         async with rig.session(rig.token("treasury")) as http:
             assert failure_of(await http.post(URL, json=call("hold")))["code"] == "upstream.timeout"
@@ -134,7 +134,7 @@ async def test_call_has_a_deadline(open_rig: OpenRig) -> None:
 async def test_revocation_cuts_a_running_call(open_rig: OpenRig) -> None:
     """A revoked token ends its own running calls with 401, and nobody else's."""
     async with open_rig() as rig:
-        rig.publish("treasury", await rig.start())
+        rig.publish("treasury", await rig.start("talker.py"))
         revoked, kept = rig.token("treasury"), rig.token("treasury")
         statuses: dict[str, int] = {}
 
@@ -155,7 +155,7 @@ async def test_revocation_cuts_a_running_call(open_rig: OpenRig) -> None:
 async def test_expiry_cuts_a_running_call(open_rig: OpenRig) -> None:
     """A call does not outlive its caller's token."""
     async with open_rig() as rig:
-        rig.publish("treasury", await rig.start())
+        rig.publish("treasury", await rig.start("talker.py"))
         async with rig.session(rig.token("treasury", ttl=1)) as http:
             assert (await http.post(URL, json=call("hold"))).status_code == 401
         assert rig.recorder.records[-1].code == "token.expired"
@@ -164,7 +164,7 @@ async def test_expiry_cuts_a_running_call(open_rig: OpenRig) -> None:
 async def test_drain_waits_for_calls(open_rig: OpenRig) -> None:
     """A replaced instance finishes its calls, takes no new ones, and tells how many were left."""
     async with open_rig() as rig:
-        first = await rig.start()
+        first = await rig.start("talker.py")
         rig.publish("treasury", first)
         words: list[str] = []
 
@@ -180,7 +180,7 @@ async def test_drain_waits_for_calls(open_rig: OpenRig) -> None:
             assert await rig.gateway.drain(WORKLOAD, 0.01) == 1
             # It drains before the next one is published: this call waits for that.
             group.start_soon(slow, "new")
-            rig.publish("treasury", await rig.start(), generation=2)
+            rig.publish("treasury", await rig.start("talker.py"), generation=2)
             assert await rig.gateway.drain(WORKLOAD, 5) == 0
             first.stop()
         assert words == ["old", "new"]
@@ -189,11 +189,11 @@ async def test_drain_waits_for_calls(open_rig: OpenRig) -> None:
 async def test_call_waits_for_an_instance_on_its_way(open_rig: OpenRig) -> None:
     """While an instance is replaced, agents open, list, and their calls wait for the next one."""
     async with open_rig() as rig:
-        first = await rig.start()
+        first = await rig.start("talker.py")
         rig.publish("treasury", first)
         first.stop()
         rig.gateway.lose(WORKLOAD, first.process.pid, "killed")
-        second = await rig.start()
+        second = await rig.start("talker.py")
         async with rig.session(rig.token("treasury")) as http, anyio.create_task_group() as group:
             answers: list[dict[str, object]] = []
 
@@ -331,7 +331,7 @@ async def test_server_that_does_not_read(open_rig: OpenRig) -> None:
 async def test_open_requests_of_a_token_are_bounded(open_rig: OpenRig) -> None:
     """One more is refused before its body is read; other tokens, and later ones, are served."""
     async with open_rig(GatewaySettings(max_open=3)) as rig:
-        rig.publish("treasury", await rig.start())
+        rig.publish("treasury", await rig.start("talker.py"))
         token = rig.token("treasury")
 
         async def hold() -> None:
@@ -360,7 +360,7 @@ async def test_open_requests_of_a_token_are_bounded(open_rig: OpenRig) -> None:
                 assert result_of(await other.post(URL, json=call("echo")))
                 assert (await http.post(URL, json=call("echo"))).status_code == 429
                 rig.gateway.lose(WORKLOAD, rig.instances[0].process.pid, "it is enough")
-            rig.publish("treasury", await rig.start(), generation=2)
+            rig.publish("treasury", await rig.start("talker.py"), generation=2)
             assert result_of(await http.post(URL, json=call("echo")))
 
 
@@ -384,7 +384,7 @@ async def test_held_bodies_of_a_token_are_bounded(open_rig: OpenRig) -> None:
     """Bodies that wait count together; one that an instance was sent does not count any more."""
     settings = GatewaySettings(max_held_bytes=250_000)
     async with open_rig(settings) as rig:
-        instance = await rig.start()
+        instance = await rig.start("talker.py")
         rig.publish("treasury", instance)
         token, answers = rig.token("treasury"), list[int]()
 
@@ -407,7 +407,7 @@ async def test_held_bodies_of_a_token_are_bounded(open_rig: OpenRig) -> None:
                 group.start_soon(send, "echo")
             await until(lambda: len(answers) == 2)
             assert answers == [429] * 2
-            rig.publish("treasury", await rig.start(), generation=2)
+            rig.publish("treasury", await rig.start("talker.py"), generation=2)
         assert answers == [429, 429, 200, 200]
         await send("echo")
         assert answers[-1] == 200
@@ -416,7 +416,7 @@ async def test_held_bodies_of_a_token_are_bounded(open_rig: OpenRig) -> None:
 async def test_a_waiting_call_keeps_nothing_of_its_body(open_rig: OpenRig) -> None:
     """Once a call is with its instance, its body lives there only."""
     async with open_rig() as rig:
-        rig.publish("treasury", await rig.start())
+        rig.publish("treasury", await rig.start("talker.py"))
         size = 3_000_000
 
         async def body() -> AsyncGenerator[bytes]:
@@ -448,7 +448,7 @@ async def test_a_waiting_call_keeps_nothing_of_its_body(open_rig: OpenRig) -> No
 async def test_signs_of_life(open_rig: OpenRig) -> None:
     """Ping, pulse and the paged list work in both eras, and fail without a target."""
     async with open_rig() as rig:
-        for script, era in (("tools.py", "modern"), ("legacy.py", "legacy")):
+        for script, era in (("talker.py", "modern"), ("legacy.py", "legacy")):
             instance = await rig.start(script, "modern" if era == "modern" else "legacy")
             rig.publish("treasury", instance)
             before = rig.gateway.pulse(WORKLOAD)
@@ -459,7 +459,7 @@ async def test_signs_of_life(open_rig: OpenRig) -> None:
             assert after.heard > before.heard
             assert (after.in_flight, after.oldest_call) == (0, None)
             tools = await rig.gateway.list_tools(WORKLOAD)
-            assert len(tools) == (12 if era == "modern" else 9)
+            assert len(tools) == (7 if era == "modern" else 9)
         nobody = WorkloadName("nobody.tools.g1")
         assert rig.gateway.pulse(nobody) is None
         assert await rig.gateway.drain(nobody, 1) == 0
@@ -512,7 +512,7 @@ async def test_shutdown_answers_what_is_in_flight(open_rig: OpenRig) -> None:
     answers: list[dict[str, object]] = []
     settings = GatewaySettings(shutdown_seconds=0.3)
     async with open_rig(settings) as rig, rig.session(rig.token("treasury")) as http:
-        rig.publish("treasury", await rig.start())
+        rig.publish("treasury", await rig.start("talker.py"))
 
         async def hold() -> None:
             with anyio.CancelScope(shield=True):

@@ -124,6 +124,22 @@ async def test_a_state_is_of_one_caller_and_one_request(
                 assert code_of(await ask_again(late, asked, *steps)) == -32602
 
 
+async def test_an_answer_lets_one_change_go_on(open_rig: OpenRig) -> None:
+    """A state of a tool that changes something is taken once; of one that reads, as it comes."""
+    async with open_rig() as rig:
+        instance = await rig.talker("modern", policy=ASKS)
+        async with rig.caller("modern", capabilities=ABLE) as caller:
+            asked = await caller.play(REQUIRE, tool="change")
+            reply = await ask_again(caller, asked, REQUIRE, tool="change", responses={"k": MINE})
+            assert reply["result"]
+            reply = await ask_again(caller, asked, REQUIRE, tool="change", responses={"k": MINE})
+            assert code_of(reply) == -32602
+            assert len(instance.calls()) == 2
+            asked = await caller.play(REQUIRE)
+            for _ in range(2):
+                assert (await ask_again(caller, asked, REQUIRE, responses={"k": MINE}))["result"]
+
+
 async def test_answers_to_nothing_go_nowhere(open_rig: OpenRig) -> None:
     """A server that may ask nothing gets no answers either: no rule would have looked at them."""
     async with open_rig() as rig:
@@ -205,6 +221,28 @@ async def test_a_modern_server_asks_a_legacy_caller(open_rig: OpenRig, method: s
         assert len(calls) == (3 if method == "tools/call" else 2)
         seen = cast("JsonObject", calls[0]["_meta"])["io.modelcontextprotocol/clientCapabilities"]
         assert seen == {"elicitation": {"form": {}}, "sampling": {}, "roots": {}}
+
+
+async def test_an_answer_with_a_secret_goes_nowhere(open_rig: OpenRig) -> None:
+    """It is refused wherever it stands in it, and the question waits for a better answer."""
+    async with open_rig() as rig:
+        _ = await rig.talker("modern", policy=ASKS)
+        async with (
+            rig.caller("legacy", capabilities=ABLE) as caller,
+            caller.act(REQUIRE, tool="change") as talk,
+        ):
+            question = await talk.need()
+            for padding in ("", "x " * 40_000):
+                result: JsonObject = {"roots": [], "note": padding + "ghp_" + "a1B2" * 9}
+                refused = await caller.post(
+                    {"jsonrpc": "2.0", "id": question["id"], "result": result}
+                )
+                assert refused.status_code == 400
+                assert "policy.secret" in refused.text
+                assert "ghp_" not in refused.text
+            await caller.answer(question, MINE)
+            (last,) = await talk.rest()
+            assert "result" in last
 
 
 async def test_a_legacy_caller_that_does_not_answer(open_rig: OpenRig) -> None:
