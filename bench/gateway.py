@@ -110,13 +110,13 @@ class Round:
     memory: float
 
 
-def modern_head(token: str = "", tool: str = "echo") -> dict[str, str]:
+def modern_head(token: str = "") -> dict[str, str]:
     """Write the headers of a modern call."""
     head = {
         **_COMMON,
         "MCP-Protocol-Version": mcp.LATEST_MODERN,
         "Mcp-Method": "tools/call",
-        "Mcp-Name": tool,
+        "Mcp-Name": "echo",
     }
     return {**head, "Authorization": f"Bearer {token}"} if token else head
 
@@ -198,7 +198,9 @@ def open_ways(stack: ExitStack, root: Path, directory: Path | None) -> list[Way]
             project.pids,
         ),
     ]
-    for name, peer in peers.PEERS.items() if directory is not None else ():
+    for name, peer in peers.PEERS.items():
+        if directory is None:
+            break
         found = peers.programs(directory, peer)
         if found is None:
             print(f"{name}: not installed (python -m bench.peers {directory})")
@@ -211,10 +213,7 @@ def open_ways(stack: ExitStack, root: Path, directory: Path | None) -> list[Way]
 
 
 def calls_of(running: peers.Running) -> Calls:
-    """Write what a running peer is asked, in its best way: without sessions if it can do that."""
-    if running.is_modern:
-        body = rig.call_body(mcp.envelope(INFO), running.tool)
-        return Calls(running.url, [modern_head(running.token, running.tool)], body)
+    """Write what a running peer is asked: as many sessions as callers, used in turn."""
     heads = [open_session(running.url, running.token) for _ in range(max(CALLERS))]
     return Calls(running.url, heads, rig.call_body(tool=running.tool))
 

@@ -3,7 +3,8 @@
     python -m bench.peers DIRECTORY      (installs them)
 
 They are set up as their documents say, with what slows them down without need switched off: logs,
-and limits that a benchmark would meet.
+and limits that a benchmark would meet. All are called in sessions: those that also speak the newer
+revision are slower in it.
 """
 
 import json
@@ -41,6 +42,7 @@ general_settings: {{master_key: {key}}}
 mcp_servers:
   bench: {{url: "{url}", transport: http, allow_all_keys: true}}
 """
+_TOKEN: Final = ("-m", "mcpgateway.utils.create_jwt_token", "-e", "1000", "--admin", "-u")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +71,12 @@ class Running:
         url: Where it speaks MCP.
         token: What it wants to be shown, empty for nothing.
         tool: What it calls the tool.
-        is_modern: Whether it can be called without a session.
     """
 
     pid: int
     url: str
     token: str = ""
     tool: str = "echo"
-    is_modern: bool = False
 
 
 Start: TypeAlias = Callable[[Site], AbstractContextManager[Running]]
@@ -116,7 +116,7 @@ def _fastmcp(kind: str) -> Start:
         _ = script.write_text(_FASTMCP)
         words = (site.programs / "python", script, site.url, "PORT", kind)
         with _serve(site, *words) as (pid, port):
-            yield Running(pid, f"http://127.0.0.1:{port}/mcp", is_modern=kind != "shared")
+            yield Running(pid, f"http://127.0.0.1:{port}/mcp")
 
     return start
 
@@ -163,8 +163,7 @@ def _contextforge(site: Site) -> Generator[Running]:
     words = (site.programs / "mcpgateway", "--host", "127.0.0.1", "--port", "PORT")
     with _serve(site, *words, env=env) as (pid, port):
         told = subprocess.run(
-            [site.programs / "python", "-m", "mcpgateway.utils.create_jwt_token"]
-            + ["-u", "bench@example.com", "-e", "1000", "--admin"],
+            [site.programs / "python", *_TOKEN, "bench@example.com"],
             cwd=site.root,
             env={**os.environ, **env},
             capture_output=True,

@@ -70,6 +70,7 @@ async def test_hidden_and_unknown_look_alike(open_rig: OpenRig, era: Era, upstre
             answer = await caller.ask("resources/read", {"uri": "demo://a"})
             contents = cast("dict[str, Json]", answer["result"])["contents"]
             assert contents == [{"uri": "demo://a", "text": "words"}]
+            assert await code(caller, "resources/read", {"uri": "demo://b/7"}) == 0
             answer = await caller.ask("prompts/get", {"name": "part", "arguments": {"a": "b"}})
             assert '"arguments": {"a": "b"}' in str(answer["result"])
             completion: JsonObject = {"ref": PROMPT, "argument": ARGUMENT}
@@ -79,7 +80,9 @@ async def test_hidden_and_unknown_look_alike(open_rig: OpenRig, era: Era, upstre
             assert await code(caller, "completion/complete", completion) == 0
 
             told: set[str] = set()
-            for uri in ("demo://b", "demo://absent", "demo://A", "demo://a/", "demo://%61", ""):
+            denied = ["demo://b", "demo://absent", "demo://A", "demo://a/", "demo://%61", ""]
+            denied += [f"demo://b/{odd}" for odd in ("", "..", "x/y", "%2e%2e", "x?y", "{x}")]
+            for uri in denied:
                 reply = await caller.ask("resources/read", {"uri": uri})
                 error = cast("JsonObject", reply["error"])
                 told.add(str(error["message"]).replace(f"{uri}", "URI") if uri else "")
@@ -105,7 +108,7 @@ async def test_hidden_and_unknown_look_alike(open_rig: OpenRig, era: Era, upstre
                 assert await code(caller, "resources/read", {"uri": odd}) == wrong
                 assert await code(caller, "prompts/get", {"name": odd}) == wrong
         for method, count in (
-            ("resources/read", 1),
+            ("resources/read", 2),
             ("prompts/get", 1),
             ("completion/complete", 2),
         ):

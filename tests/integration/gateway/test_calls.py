@@ -415,7 +415,7 @@ async def test_held_bodies_of_a_token_are_bounded(open_rig: OpenRig) -> None:
 
 async def test_a_waiting_call_keeps_nothing_of_its_body(open_rig: OpenRig) -> None:
     """Once a call is with its instance, its body lives there only."""
-    async with open_rig() as rig:
+    async with open_rig(GatewaySettings(shutdown_seconds=0.1)) as rig:
         rig.publish("treasury", await rig.start("talker.py"))
         size = 3_000_000
 

@@ -276,3 +276,24 @@ async def test_subscriptions_of_an_agent_are_bounded(
             async with old.listen(), rig.caller("legacy") as another:
                 answer = await another.ask("resources/subscribe", {"uri": "demo://a"})
                 assert cast("JsonObject", answer["error"])["code"] == -31004
+
+
+@pytest.mark.parametrize(("era", "upstream"), PAIRS)
+async def test_listening_outlives_the_instance(open_rig: OpenRig, era: Era, upstream: Era) -> None:
+    """A listener stays while the instance is replaced, and hears what the next one tells."""
+    async with open_rig() as rig:
+        first = await rig.talker(upstream, policy=EVERYTHING)
+        uris: list[Json] = ["demo://a"]
+        async with rig.caller(era) as caller:
+            if era == "legacy":
+                _ = await caller.ask("resources/subscribe", {"uri": "demo://a"})
+            async with caller.listen(resourceSubscriptions=uris, promptsListChanged=True) as talk:
+                await skip_acknowledgement(talk, era)
+                await rig.touch(first, "demo://a")
+                assert (await talk.need())["method"] == "notifications/resources/updated"
+                rig.lose(first)
+                rig.publish("treasury", None, waits=True, policy=EVERYTHING)
+                second = await rig.start("talker.py", upstream)
+                rig.publish("treasury", second, generation=2, policy=EVERYTHING)
+                await rig.touch(second, "demo://a")
+                assert (await talk.need())["method"] == "notifications/resources/updated"

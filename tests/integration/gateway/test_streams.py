@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, cast
 
+import anyio
 import pytest
 
 from orchestrator.model.names import TokenId
@@ -46,21 +47,19 @@ def told(messages: list[JsonObject]) -> list[Json]:
     return found
 
 
-@pytest.mark.parametrize("token", [7, "7", "ö"], ids=["number", "digits", "text"])
 @pytest.mark.parametrize(("era", "upstream"), PAIRS)
-async def test_progress_and_logs_go_first(
-    open_rig: OpenRig, era: Era, upstream: Era, token: str | int
-) -> None:
+async def test_progress_and_logs_go_first(open_rig: OpenRig, era: Era, upstream: Era) -> None:
     """They come in order, with the caller's own token, and then the result."""
     async with open_rig() as rig:
         _ = await rig.talker(upstream)
         steps = (["progress", 0.5], ["log", "info", "half"], ["progress", 1])
         async with rig.caller(era) as caller:
-            async with caller.act(*steps, token=token, level="info") as talk:
-                assert talk.is_stream
-                messages = await talk.rest()
-            assert told(messages) == [[token, 0.5], "half", [token, 1], "result"]
-            assert messages[-1]["id"] == "c1"
+            for token in (7, "7", "ö"):
+                async with caller.act(*steps, token=token, level="info") as talk:
+                    assert talk.is_stream
+                    messages = await talk.rest()
+                assert told(messages) == [[token, 0.5], "half", [token, 1], "result"]
+                assert messages[-1]["id"] == f"c{caller.count}"
 
 
 @pytest.mark.parametrize(("era", "upstream"), PAIRS)
@@ -305,3 +304,55 @@ async def test_a_stream_that_was_begun_ends_with_the_error(open_rig: OpenRig, er
                 (last,) = await talk.rest()
                 assert last["id"] == "c3"
                 assert cast("JsonObject", last["error"])["code"] == -31003
+
+
+async def test_a_legacy_hang_up_is_no_cancel(open_rig: OpenRig) -> None:
+    """A caller whose connection breaks has not cancelled: its call goes on to its end."""
+    async with open_rig() as rig:
+        instance = await rig.talker("legacy")
+        async with rig.caller("legacy") as caller:
+            async with caller.act(["progress", 1], ["meet", "x", 2], token=1) as talk:
+                _ = await talk.need()
+            assert rig.in_flight() == 1
+            _ = await caller.play(["meet", "x", 2])
+            await rig.until(lambda: not rig.gateway.app._open)
+        assert not instance.received("notifications/cancelled")
+        calls = [record for record in rig.recorder.records if record.tool == "look"]
+        assert [record.category for record in calls] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_ids_may_be_alike(open_rig: OpenRig, era: Era) -> None:
+    """Requests under one id at the same time, of one caller even, each get their own answer."""
+    async with open_rig() as rig:
+        _ = await rig.talker("legacy")
+        replies: dict[str, JsonObject] = {}
+        async with rig.caller(era) as caller, anyio.create_task_group() as group:
+
+            async def call(word: str) -> None:
+                steps: list[Json] = [["meet", "x", 5], ["word", word]]
+                params: JsonObject = {"name": "look", "arguments": {"steps": steps}}
+                body, headers = caller.write("tools/call", params)
+                response = await caller.post({**body, "id": "same"}, headers)
+                replies[word] = cast("JsonObject", response.json())
+
+            for word in "abcde":
+                group.start_soon(call, word)
+        for word, reply in replies.items():
+            assert reply["id"] == "same"
+            assert f'\\"{word}\\"' in json.dumps(reply["result"]).replace("\\\\", "\\")
+
+
+async def test_a_new_instance_learns_the_level(open_rig: OpenRig) -> None:
+    """What a session wants to hear holds for the instance that follows, too."""
+    async with open_rig() as rig:
+        first = await rig.talker("legacy")
+        async with rig.caller("legacy") as caller:
+            _ = await caller.ask("logging/setLevel", {"level": "warning"})
+            await rig.until(lambda: first.received("logging/setLevel"))
+            rig.lose(first)
+            second = await rig.start("talker.py", "legacy")
+            rig.publish("treasury", second, generation=2)
+            await rig.until(lambda: second.received("logging/setLevel"))
+            (level,) = second.received("logging/setLevel")
+            assert cast("JsonObject", level["params"])["level"] == "warning"
