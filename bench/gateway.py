@@ -32,6 +32,7 @@ from orchestrator.model.base import JsonObject
 from orchestrator.protocol import mcp
 
 CALLERS: Final = (1, 16, 64)
+_SLOW: Final = 100  # calls a second
 INFO: Final[JsonObject] = {"name": "bench", "version": "1"}
 OURS: Final = "ours, stdio"
 DIRECT: Final = "the server itself, HTTP"
@@ -73,19 +74,26 @@ class Way:
         name: What it is called.
         calls: What it is asked.
         pids: Tells the processes that are the gateway; none if there is none.
+        stretch: How many times longer than others it is measured, being slow.
         rounds: What was measured, by the number of callers.
     """
 
     name: str
     calls: Calls
     pids: Callable[[], list[int]]
+    stretch: int = 1
     rounds: dict[int, list["Round"]] = field(default_factory=dict[int, list["Round"]])
 
-    def measure(self, callers: int, seconds: float) -> None:
+    def warm_up(self) -> None:
+        """Make calls of which every answer is looked at."""
+        figures = make_calls(self.calls, 16, 5, is_checked=True)
+        self.stretch = 1 if figures.per_second > _SLOW else 5
+
+    def measure(self, callers: int, seconds: int) -> None:
         """Measure once."""
         pids = self.pids()
         before = rig.cpu_of(pids)
-        figures = make_calls(self.calls, callers, seconds)
+        figures = make_calls(self.calls, callers, seconds * self.stretch)
         used = rig.cpu_of(pids) - before
         one = Round(figures, used / figures.calls * 1e6, rig.memory_of(pids))
         self.rounds.setdefault(callers, []).append(one)
@@ -273,8 +281,7 @@ def main() -> None:
     with rig.home() as root, ExitStack() as stack:
         ways = open_ways(stack, root, directory)
         for way in ways:
-            # Every answer of this run is looked at; it also warms up what is to be warm.
-            _ = make_calls(way.calls, max(CALLERS), 1, is_checked=True)
+            way.warm_up()
         for number in range(rounds):
             for callers in CALLERS:
                 for way in ways[number % len(ways) :] + ways[: number % len(ways)]:

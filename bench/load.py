@@ -84,7 +84,7 @@ class WrongAnswerError(Exception):
     """A gateway answered wrongly, or not at all: its figures would mean nothing."""
 
 
-def make_calls(calls: Calls, callers: int, seconds: float, *, is_checked: bool = False) -> Figures:
+def make_calls(calls: Calls, callers: int, seconds: int, *, is_checked: bool = False) -> Figures:
     """Make calls, each caller on a connection of its own.
 
     Raises:
@@ -108,10 +108,10 @@ def make_calls(calls: Calls, callers: int, seconds: float, *, is_checked: bool =
         Path(name).unlink()
     before, found, told = done.stdout.partition("FIGURES ")
     if not found or "WRONG " in before:
-        raise WrongAnswerError(before[-1000:] + done.stderr[-1000:])
+        raise WrongAnswerError(f"{calls.url}: {before[-1000:]}{done.stderr[-1000:]}")
     figures = cast("dict[str, float]", json.loads(told.splitlines()[0]))
     if figures["refused"] or figures["broken"] or not figures["calls"]:
-        raise WrongAnswerError(told.splitlines()[0])
+        raise WrongAnswerError(f"{calls.url}: {told.splitlines()[0]}")
     count = int(figures["calls"])
     return Figures(
         count,

@@ -240,6 +240,7 @@ def test_a_changed_tool_waits_for_an_approval(reader: Project) -> None:
 def test_no_token_is_in_a_command_line_or_an_output(reader: Project) -> None:
     """The workstation's token is read from its file and goes nowhere but to the gateway."""
     token = reader.token("reader")
+    (reader.root / "script.json.called").unlink(missing_ok=True)
     with subprocess.Popen(
         [AGENTS, "call", "reader", "slow", "--timeout", "20s", "--json"],
         cwd=reader.root,
