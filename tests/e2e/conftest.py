@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,9 @@ import httpx2
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+
+# Programs that were started in the background ignore Ctrl-C, and so would all that they start.
+_ = signal.signal(signal.SIGINT, signal.default_int_handler)
 
 AGENTS: Final = str(Path(sys.executable).with_name("agents"))
 LONGEST_COMMAND: Final = 120
