@@ -246,12 +246,12 @@ def test_the_foreground_shows_the_roles_and_ctrl_c_stops_everything(project: Pro
 
 
 async def test_one_request_id_is_in_every_log_on_its_way(running: Project) -> None:
-    """The gateway's log line of a call and the server's carry the same request id."""
+    """The record of a call and the server's log line carry the same request id."""
     assert "3000" in await call(running, "treasury")
 
-    lines = running.agents("logs", "--daemon", "-n", "100").stdout.splitlines()
+    lines = running.agents("calls", "treasury", "--json").stdout.splitlines()
     calls = [cast("Object", json.loads(line)) for line in lines if '"tools/call"' in line]
-    assert f'"requestId":"{calls[-1]["request_id"]}"' in running.agents("logs", "treasury").stdout
+    assert f'"requestId":"{calls[-1]["request"]}"' in running.agents("logs", "treasury").stdout
 
 
 def test_logs_show_what_an_instance_wrote(running: Project) -> None:
