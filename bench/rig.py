@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -52,7 +53,11 @@ class Upstreams:
 
 @contextmanager
 def home() -> Generator[Path]:
-    """Give a directory whose name is short enough for sockets."""
+    """Give a directory whose name is short enough for sockets.
+
+    What runs in it is ended also when somebody ends the benchmark.
+    """
+    _ = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     root = Path(tempfile.mkdtemp(prefix="bm-bench-", dir="/tmp"))
     try:
         yield root
