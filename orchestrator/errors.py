@@ -43,6 +43,12 @@ AgentsError                      code `internal`, exit status 1
 │   ├── UnsupportedVersionError
 │   ├── InvalidParamsError
 │   └── MethodNotAllowedError
+├── RotationError                9: a credential that cannot be replaced now
+│   ├── IssuerError              whoever makes credentials did not
+│   ├── IssuerUncertainError     nobody knows whether it did
+│   ├── IssuerPersonError        a person has to do it
+│   ├── RotationBusyError
+│   └── RotationUnknownError
 └── StateError                   10
     ├── LockHeldError
     ├── StateCorruptError
@@ -486,6 +492,48 @@ class MethodNotAllowedError(ProtocolError):
     """The method does not exist for this caller."""
 
     code = "protocol.method"
+
+
+class RotationError(AgentsError):
+    """A credential cannot be replaced as asked; the one that was there goes on working."""
+
+    code = "rotation"
+    exit_code = 9
+
+
+@final
+class IssuerError(RotationError):
+    """Whoever makes credentials did not do what it was asked for."""
+
+    code = "rotation.issuer"
+
+
+@final
+class IssuerUncertainError(RotationError):
+    """An issuer may have done what it was asked for, or not: somebody has to look."""
+
+    code = "rotation.uncertain"
+
+
+@final
+class IssuerPersonError(RotationError):
+    """A person has to do what no program can."""
+
+    code = "rotation.person"
+
+
+@final
+class RotationBusyError(RotationError):
+    """A rotation of the same credential is under way."""
+
+    code = "rotation.busy"
+
+
+@final
+class RotationUnknownError(RotationError):
+    """There is no such rotation, or nothing of the kind can be done to it now."""
+
+    code = "rotation.unknown"
 
 
 class StateError(AgentsError):

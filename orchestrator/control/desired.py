@@ -60,6 +60,7 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
                 "sharing": role.instances,
                 "standby": role.standby,
                 "policy": policy_of(role, server),
+                "rotation": role.rotation,
             }
         )
         if (wanted := server.bootstrap) is not None and role.server not in bootstraps:

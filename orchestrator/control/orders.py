@@ -17,13 +17,20 @@ from orchestrator.control.reconciler import Reconciler
 from orchestrator.errors import AgentsError, NotRunningError
 from orchestrator.model.admin import (
     ApplyRequest,
+    CredentialRequest,
     PinsApproveRequest,
     PinsDiffRequest,
     PinsListRequest,
     Progress,
+    ReopenRequest,
     Request,
     RestartRequest,
     Result,
+    RevokeAllRequest,
+    RotateRequest,
+    RotationActRequest,
+    RotationProvideRequest,
+    RotationsRequest,
     ShutdownRequest,
     StatusRequest,
     TokenIssueRequest,
@@ -67,6 +74,7 @@ class Orders:
         pins: PinBook,
         gateway: Callable[[], GatewayStatus],
         desk: "Callable[[], Awaitable[TokenDesk]]",
+        credentials: Callable[[CredentialRequest], AsyncGenerator[Progress | Result]],
         group: TaskGroup,
         log: FilteringBoundLogger,
     ) -> None:
@@ -79,6 +87,7 @@ class Orders:
             pins: Which tool definitions were accepted.
             gateway: Tells how the gateway is.
             desk: Waits for the token desk, which is loaded beside everything else.
+            credentials: Answers what is asked of rotations.
             group: Runs work that outlives a request.
             log: Structured log.
         """
@@ -88,6 +97,7 @@ class Orders:
         self._pins = pins
         self._gateway = gateway
         self._desk = desk
+        self._credentials = credentials
         self._group = group
         self._log = log
 
@@ -139,6 +149,16 @@ class Orders:
                 approved = self._pins.approve(spec, lives, request.expect)
                 self._reconciler.note_pins_changed(request.role)
                 yield Result(body=approved)
+            case (
+                RotateRequest()
+                | RotationsRequest()
+                | RotationActRequest()
+                | RotationProvideRequest()
+                | RevokeAllRequest()
+                | ReopenRequest()
+            ):
+                async for reply in self._credentials(request):
+                    yield reply
 
     def _list_pins(self, request: PinsListRequest) -> list[Json]:
         held = {

@@ -8,7 +8,7 @@ from orchestrator.model.names import RoleName
 from orchestrator.model.workload import WorkloadSpec
 
 # Given by the control plane itself.
-_OWN: Final = frozenset({"generation", "part"})
+_OWN: Final = frozenset({"generation", "part", "credential"})
 
 
 @dataclass(frozen=True, slots=True)

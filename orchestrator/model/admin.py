@@ -6,11 +6,12 @@ one `result` or one `failure`. A closed connection without either means that the
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, SecretStr, TypeAdapter
 
 from orchestrator.model.base import Duration, Json, JsonObject, Model
 from orchestrator.model.desired import Desired
 from orchestrator.model.names import AgentField, RoleField
+from orchestrator.model.rotation import Purpose
 
 
 class StatusRequest(Model):
@@ -84,6 +85,81 @@ class PinsApproveRequest(Model):
     expect: str
 
 
+class RotateRequest(Model):
+    """Replace credentials.
+
+    Attributes:
+        roles: The roles, none for all.
+        purpose: Which of their two credentials, None for both.
+        agent: Only the tokens of this agent.
+        due: Only what is due.
+        dry_run: Tell what would be done, and do nothing.
+        reason: Why, in words.
+    """
+
+    op: Literal["rotate"] = "rotate"
+    roles: Annotated[tuple[RoleField, ...], Field(strict=False)] = ()
+    purpose: Purpose | None = None
+    agent: AgentField | None = None
+    due: bool = False
+    dry_run: bool = False
+    reason: str = ""
+
+
+class RotationsRequest(Model):
+    """Tell rotations: one by its id, or those of a role, or all; with due times and warnings."""
+
+    op: Literal["rotations"] = "rotations"
+    id: str | None = None
+    role: RoleField | None = None
+
+
+class RotationActRequest(Model):
+    """Have a person's word on a rotation: go on, take it back, or say that the old one is dead."""
+
+    op: Literal["rotation.act"] = "rotation.act"
+    id: str
+    act: Literal["resume", "abort", "approve-revoke"]
+
+
+class RotationProvideRequest(Model):
+    """Hand over a credential that a person made."""
+
+    op: Literal["rotation.provide"] = "rotation.provide"
+    id: str
+    value: SecretStr
+
+
+class RevokeAllRequest(Model):
+    """End every credential of some roles at once, and keep the roles down.
+
+    Attributes:
+        roles: The roles; empty means all, and only with `everything`.
+        everything: Says that all roles are meant.
+        reason: Why, in words.
+    """
+
+    op: Literal["revoke-all"] = "revoke-all"
+    roles: Annotated[tuple[RoleField, ...], Field(strict=False)] = ()
+    everything: bool = False
+    reason: str
+
+
+class ReopenRequest(Model):
+    """Let a role run again whose credentials were all revoked."""
+
+    op: Literal["reopen"] = "reopen"
+    role: RoleField
+
+
+CredentialRequest: TypeAlias = (
+    RotateRequest
+    | RotationsRequest
+    | RotationActRequest
+    | RotationProvideRequest
+    | RevokeAllRequest
+    | ReopenRequest
+)
 Request: TypeAlias = Annotated[
     StatusRequest
     | ApplyRequest
@@ -94,7 +170,8 @@ Request: TypeAlias = Annotated[
     | TokenRevokeRequest
     | PinsListRequest
     | PinsDiffRequest
-    | PinsApproveRequest,
+    | PinsApproveRequest
+    | CredentialRequest,
     Field(discriminator="op"),
 ]
 REQUEST: TypeAdapter[Request] = TypeAdapter(Request)

@@ -15,6 +15,7 @@ from orchestrator.model.names import (
     ServerField,
     ToolField,
 )
+from orchestrator.model.rotation import RotationRule
 from orchestrator.model.rules import Limits, Readable, Sharing, Sum, ToolRule
 from orchestrator.model.secret import SecretRef
 
@@ -90,6 +91,7 @@ class Role(Model):
         resources: URIs, or templates with `{name}` for one path segment, that may be read, or
             `all`. None are shown unless named here.
         prompts: Prompts that may be had, or `all`. None are shown unless named here.
+        rotation: How its credentials are replaced before they grow old.
     """
 
     role: RoleField
@@ -109,6 +111,7 @@ class Role(Model):
     sums: Annotated[tuple[Sum, ...], Field(strict=False)] = ()
     resources: Readable = ()
     prompts: Readable = ()
+    rotation: RotationRule = RotationRule()
 
     @property
     def band_names(self) -> tuple[BandName, ...] | None:

@@ -16,6 +16,7 @@ from orchestrator.model.names import (
     workload_name,
 )
 from orchestrator.model.role import Mode, Restart, SecretRefField, Standby
+from orchestrator.model.rotation import RotationRule
 from orchestrator.model.rules import OPEN_TO_TOOLS, RolePolicy, Sharing
 from orchestrator.model.server import EraChoice, Listening, Probe, Stop, ToolClass
 
@@ -73,6 +74,9 @@ class WorkloadSpec(Model):
         standby: How many warm spares stand by.
         policy: What calls may do; of no concern to the process, but for what it may ask.
         http: How it listens, if it speaks HTTP; None if it speaks over stdin and stdout.
+        rotation: How its credentials are replaced; of no concern to the process.
+        credential: The version of the role's issued credential that it is launched with; empty for
+            whichever is current at that moment.
     """
 
     role: RoleField
@@ -96,6 +100,8 @@ class WorkloadSpec(Model):
     standby: Standby = 0
     policy: RolePolicy = OPEN_TO_TOOLS
     http: HttpServing | None = None
+    rotation: RotationRule = RotationRule()
+    credential: str = ""
 
     @property
     def name(self) -> WorkloadName:

@@ -25,9 +25,10 @@ from orchestrator.control.publish import Publisher
 from orchestrator.control.reconciler import Reconciler
 from orchestrator.control.services import Services
 from orchestrator.control.state import ProcessRecord, StateFile
-from orchestrator.errors import AgentsError, LockHeldError
+from orchestrator.errors import AgentsError, LockHeldError, NotRunningError
 from orchestrator.files import hold_lock, make_private_directory
 from orchestrator.journal import Journal
+from orchestrator.model.admin import CredentialRequest, Progress, Result
 from orchestrator.model.desired import BOOTSTRAP_ROLE
 from orchestrator.model.desired import GatewaySettings as Listening
 from orchestrator.model.names import RoleName, SecretName
@@ -114,6 +115,7 @@ class Daemon:
                 pins=self._pins,
                 gateway=lambda: self._status,
                 desk=self._wait_for_desk,
+                credentials=self._answer_credentials,
                 group=group,
                 log=self._log,
             )
@@ -262,6 +264,12 @@ class Daemon:
         if self._desk is None:
             raise AssertionError("opened without a desk")
         return self._desk
+
+    async def _answer_credentials(
+        self, request: CredentialRequest
+    ) -> AsyncGenerator[Progress | Result]:
+        raise NotRunningError(f"{request.op} cannot be done by this daemon")
+        yield Result(body=None)  # pyright: ignore[reportUnreachable] - makes it a generator
 
     async def _keep_tokens(self, desk: "TokenDesk") -> None:
         while True:
