@@ -62,6 +62,10 @@ class Line(Protocol):
         """The reply of the cycle has been handed over."""
         ...
 
+    def forget(self, task: "asyncio.Task[None]", /) -> None:
+        """The application is done with the cycle."""
+        ...
+
 
 @final
 class Cycle:
@@ -74,6 +78,7 @@ class Cycle:
         is_whole: Whether its body has come to the end.
         is_begun: Whether bytes of the reply were sent.
         is_complete: Whether the reply was handed over.
+        task: Runs it.
     """
 
     __slots__ = (
@@ -91,6 +96,7 @@ class Cycle:
         "is_whole",
         "keep_alive",
         "scope",
+        "task",
     )
 
     def __init__(self, line: Line, scope: Scope, *, keep_alive: bool, is_old: bool) -> None:
@@ -108,6 +114,7 @@ class Cycle:
         self.is_whole = False
         self.is_begun = False
         self.is_complete = False
+        self.task: asyncio.Task[None] | None = None
         self._line = line
         self._is_old = is_old
         self._body = b""
@@ -153,6 +160,10 @@ class Cycle:
         finally:
             if not self.is_complete and not self._gone:
                 self._break_off()
+            # Here and not by a callback, which takes another turn of the loop.
+            if self.task is not None:
+                self._line.forget(self.task)
+                self.task = None
 
     def _break_off(self) -> None:
         """End a reply that will not come to its end, so that nobody takes it for whole."""

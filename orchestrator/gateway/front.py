@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
         "_headers",
         "_is_head_begun",
         "_is_paused",
+        "_is_told_again",
         "_keep_alive_seconds",
         "_loop",
         "_parser",
@@ -95,6 +96,7 @@ class Connection(asyncio.Protocol):
         # What came since the parser told of anything; it keeps unfinished headers by itself.
         self._quiet_bytes = 0
         self._is_head_begun = False
+        self._is_told_again = False
         self._is_paused = False
         self.drained: asyncio.Event | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -147,11 +149,7 @@ class Connection(asyncio.Protocol):
         self._quiet_bytes += len(data)
         self._came += len(data)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # Answered as if it had not asked; what follows would not be HTTP any more.
-            if self._reading is not None:
-                self._reading.keep_alive = False
+            self._feed(data)
         except httptools.HttpParserError:
             self._refuse()
             return
@@ -164,6 +162,26 @@ class Connection(asyncio.Protocol):
             elif not self._is_head_begun and (self._reading is None or self._reading.is_whole):
                 self._is_head_begun = True
                 self._since = self._loop.time()
+
+    def _feed(self, data: bytes) -> None:
+        """Have bytes parsed; a request for another protocol stays one of this.
+
+        The parser leaves off behind the head of such a request, as if its body were that protocol
+        already. Some clients of HTTP/2 write one with every body that they send.
+        """
+        while self._parser is not None:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                reading, place = self._reading, cast("int", upgrade.args[0])
+                if reading is None:
+                    return
+                reading.is_whole = False
+                self._is_told_again = True
+                self._parser = httptools.HttpRequestParser(self)
+                data = _plain_head(reading.scope) + data[place:]
+            else:
+                return
 
     @override
     def pause_writing(self) -> None:
@@ -196,6 +214,10 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Make a request of the head."""
+        if self._is_told_again:
+            self._is_told_again = False
+            self._url, self._headers = b"", []
+            return
         url, self._url = httptools.parse_url(self._url), b""
         headers, self._headers = self._headers, []
         path = url.path.decode("ascii")
@@ -267,6 +289,10 @@ class Connection(asyncio.Protocol):
             self._is_paused = False
             self._transport.resume_reading()
 
+    def forget(self, task: "asyncio.Task[None]") -> None:
+        """Forget the task of a cycle that is at its end."""
+        self._server.tasks.discard(task)
+
     def complete(self) -> None:
         """Go on with the next request, or wait for one."""
         cycle, self._answering = self._answering, None
@@ -282,9 +308,8 @@ class Connection(asyncio.Protocol):
 
     def _start(self, cycle: Cycle) -> None:
         cycle.is_started = True
-        task = self._loop.create_task(cycle.run(self._app))
+        task = cycle.task = self._loop.create_task(cycle.run(self._app))
         self._server.tasks.add(task)
-        task.add_done_callback(self._server.tasks.discard)
 
     def _refuse(self) -> None:
         """What came is not HTTP: say so, behind the reply to what was before it."""
@@ -326,6 +351,13 @@ class Connection(asyncio.Protocol):
             before, self._slow = self._slow, reading
             return before is reading and came < LEAST_BYTES
         return self._answering is None and waited >= self._keep_alive_seconds
+
+
+def _plain_head(scope: Scope) -> bytes:
+    """Write of a head what tells how long the body is, and whether another request may follow."""
+    kept = {b"content-length", b"transfer-encoding"}
+    lines = [b"POST / HTTP/1.1", *(b"%b: %b" % one for one in scope["headers"] if one[0] in kept)]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 def _size(header: tuple[bytes, bytes]) -> int:

@@ -395,12 +395,25 @@ def test_a_caller_that_closes_gets_one_reply(front: Front) -> None:
     assert (answer.headers["connection"], line.rest()) == ("close", b"")
 
 
-def test_an_upgrade_does_not_take_place(front: Front) -> None:
-    """Who wants another protocol is answered in this one, and nothing behind that is read."""
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param((b"Content-Length: 5\r\n\r\nhello",), id="at once"),
+        pytest.param((b"Content-Length: 5\r\n\r\n", b"hel", b"lo"), id="later"),
+        pytest.param(
+            (b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", b"0\r\n\r\n"), id="chunks"
+        ),
+    ],
+)
+def test_an_upgrade_does_not_take_place(front: Front, pieces: tuple[bytes, ...]) -> None:
+    """Who wants another protocol is answered in this one, with its body, as often as it asks."""
     line = front.connect()
-    answer = line.ask(get("/u", "Connection: Upgrade", "Upgrade: websocket") + GET)
-    assert (answer.status, answer.body) == (200, b"GET /u ? 0 connection,host,upgrade")
-    assert (answer.headers["connection"], line.rest()) == ("close", b"")
+    head = get("/u", "Connection: Upgrade", "Upgrade: h2c", method="POST")[:-2]
+    for _ in range(2):
+        answer = line.ask(head + pieces[0], *pieces[1:])
+        assert (answer.status, answer.body.split()[:4]) == (200, [b"POST", b"/u", b"?", b"5"])
+    assert line.ask(get("/u", "Connection: Upgrade", "Upgrade: websocket") + GET).status == 200
+    assert line.answer().body == GET_SAYS
 
 
 @pytest.mark.parametrize(
