@@ -4,7 +4,6 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final
 
 from orchestrator.errors import AgentsError, CallCancelledError
@@ -301,8 +300,11 @@ class Handler(Protocol):
 class Filter(Protocol):
     """One place in the chain."""
 
-    async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
+    def __call__(self, exchange: Exchange, /, then: Handler) -> Awaitable[Reply]:
         """Answer the request, or let `then` answer it.
+
+        Whoever has nothing to do after `then`, and nothing to wait for before it, returns what it
+        returns: that spares each call a coroutine, and each wait behind it a frame.
 
         Raises:
             AgentsError: The request ends here; the outermost filter makes the reply.
@@ -314,5 +316,15 @@ def chain(filters: tuple[Filter, ...], last: Handler) -> Handler:
     """Join filters, the outermost first, into one handler."""
     handler = last
     for own in reversed(filters):
-        handler = partial(own.__call__, then=handler)
+        handler = _join(own, handler)
     return handler
+
+
+def _join(own: Filter, then: Handler) -> Handler:
+    # `partial` would pack and unpack keywords with every call.
+    answer = own.__call__
+
+    def handle(exchange: Exchange, /) -> Awaitable[Reply]:
+        return answer(exchange, then)
+
+    return handle

@@ -335,7 +335,7 @@ class Gateway:
         grace = self._settings.shutdown_seconds
         server = _Server(
             uvicorn.Config(
-                self.app,
+                self.app.__call__,  # an instance would be called in a roundabout way
                 http=Connection,
                 ws="none",
                 lifespan="off",

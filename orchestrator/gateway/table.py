@@ -257,10 +257,12 @@ class Table:
         Raises:
             TargetUnavailableError: They are not, or the role is gone.
         """
+        return self.known(role) or await self._await_place(role, wait)
+
+    def known(self, role: RoleName) -> Place | None:
+        """Find a role whose tools are known now."""
         place = self._places.get(role)
-        if place is not None and place.is_known:
-            return place
-        return await self._await_place(role, wait)
+        return place if place is not None and place.is_known else None
 
     def try_claim(self, exchange: "Exchange", decided: Place) -> Target | None:
         """Claim the target for a request if nothing has changed and there is one now."""

@@ -7,7 +7,7 @@ Source: MCP 2025-11-25, Transports, session management and listening for message
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, final
 
 from orchestrator.errors import CallCancelledError, SecretInArgumentsError
@@ -54,7 +54,7 @@ class Attend:
         # Open requests by session and id, so that a cancel finds them.
         self._open: dict[tuple[str, jsonrpc.RequestId], Exchange] = {}
 
-    async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
+    def __call__(self, exchange: Exchange, /, then: Handler) -> Awaitable[Reply]:
         """Pass requests on; everything else ends here.
 
         Raises:
@@ -63,14 +63,23 @@ class Attend:
         """
         opens = exchange.method == "initialize" and exchange.request_id is not None
         if exchange.era == "modern" or opens or not exchange.principal:
-            return await then(exchange)
+            return then(exchange)
         text = exchange.head.values.get(HEADER)
         session = self._sessions.find(text, exchange.role, exchange.principal.agent)
         exchange.session = session
-        match exchange.message:
-            case jsonrpc.Request(id=request_id):
-                self._remember(exchange, session, request_id)
-                return await then(exchange)
+        if isinstance(exchange.message, jsonrpc.Request):
+            self._remember(exchange, session, exchange.message.id)
+            return then(exchange)
+        return self._answer(exchange, session, exchange.message)
+
+    async def _answer(
+        self,
+        exchange: Exchange,
+        session: Session,
+        message: jsonrpc.Notification | jsonrpc.Response | None,
+    ) -> Reply:
+        """Answer what is said in a session beside requests."""
+        match message:
             case jsonrpc.Notification():
                 self._take(exchange, session)
                 return _ACCEPTED

@@ -1,6 +1,7 @@
 """Default deny: only methods of the table, and only what the role was attested to have."""
 
 import asyncio
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, final
 
@@ -47,7 +48,7 @@ class Authorize:
         # One at a time: each takes turns with the event loop, in which all others wait.
         self._hasher = ThreadPoolExecutor(1, "hash")
 
-    async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
+    def __call__(self, exchange: Exchange, /, then: Handler) -> Awaitable[Reply]:
         """Let served methods through, with names that the role has.
 
         Raises:
@@ -61,8 +62,18 @@ class Authorize:
         method = exchange.method
         if method not in mcp.SERVED[exchange.era]:
             raise MethodNotAllowedError("Method not found")
+        if method == "tools/call" and exchange.held_bytes <= _LONG_BYTES:
+            place = self._table.known(exchange.role)
+            if place is not None:
+                call = exchange.call = mcp.parse_tool_call(exchange.params)
+                _allow_tool(exchange, call, place)
+                return then(exchange)
+        return self._decide(exchange, then)
+
+    async def _decide(self, exchange: Exchange, then: Handler) -> Reply:
+        method = exchange.method
         if method == "tools/call":
-            await self._allow_tool(exchange)
+            await self._read_call(exchange)
         elif method in _OPENING:
             try:
                 exchange.place = await self._table.attested(exchange.role, exchange.wait)
@@ -77,7 +88,7 @@ class Authorize:
             _allow_name(place, method, exchange.params)
         return await then(exchange)
 
-    async def _allow_tool(self, exchange: Exchange) -> None:
+    async def _read_call(self, exchange: Exchange) -> None:
         call = mcp.parse_tool_call(exchange.params)
         if exchange.held_bytes > _LONG_BYTES:
             # It may take a second of Python; the record needs it whatever becomes of the call.
@@ -86,14 +97,18 @@ class Authorize:
             )
             exchange.require_whole()
         exchange.call = call
-        exchange.place = await self._table.attested(exchange.role, exchange.wait)
-        tool = exchange.place.tools.get(call.name)
-        if tool is None:
-            # The same words for a hidden tool, so that nobody learns that it exists.
-            raise UnknownToolError(call.name)
-        exchange.kind = tool.kind
-        if tool.headers and exchange.era == "modern":
-            headers.check_parameters(tool.headers, call.arguments or {}, exchange.head.raw)
+        _allow_tool(exchange, call, await self._table.attested(exchange.role, exchange.wait))
+
+
+def _allow_tool(exchange: Exchange, call: mcp.ToolCall, place: Place) -> None:
+    exchange.place = place
+    tool = place.tools.get(call.name)
+    if tool is None:
+        # The same words for a hidden tool, so that nobody learns that it exists.
+        raise UnknownToolError(call.name)
+    exchange.kind = tool.kind
+    if tool.headers and exchange.era == "modern":
+        headers.check_parameters(tool.headers, call.arguments or {}, exchange.head.raw)
 
 
 def _require(place: Place, needed: str) -> None:

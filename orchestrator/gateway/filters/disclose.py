@@ -3,7 +3,7 @@
 It stands before the relay, so that an agent opens and lists whatever its instance does just now.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, final
 
 from orchestrator.errors import InvalidParamsError, MethodNotAllowedError, TooManyCallsError
@@ -60,14 +60,17 @@ class Disclose:
         self._owner_of = owner_of
         self._on_level = on_level
 
-    async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
+    def __call__(self, exchange: Exchange, /, then: Handler) -> Awaitable[Reply]:
         """Answer, or pass on what only an instance can answer.
 
         Raises:
             InvalidParamsError: The parameters do not have the method's shape.
         """
         if exchange.method in _RELAYED:
-            return await then(exchange)
+            return then(exchange)
+        return self._answer(exchange)
+
+    async def _answer(self, exchange: Exchange) -> Reply:
         headers: tuple[tuple[bytes, bytes], ...] = ()
         match exchange.method:
             case "subscriptions/listen":

@@ -5,7 +5,7 @@ a call that no instance took is given back.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Final, TypeAlias, cast, final
 
@@ -52,7 +52,7 @@ class Spend:
         self._store = store
         self._rounds: OrderedDict[_Round, deque[tuple[Entry, ...]]] = OrderedDict()
 
-    async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
+    def __call__(self, exchange: Exchange, /, then: Handler) -> Awaitable[Reply]:
         """Let a call through that the sums have room for.
 
         Raises:
@@ -64,7 +64,12 @@ class Spend:
         tool = None if exchange.call is None else ToolName(exchange.call.name)
         policy = self._policy_of(exchange)
         if tool is None or policy is None or not policy.has_sums(tool):
-            return await then(exchange)
+            return then(exchange)
+        return self._reserve(exchange, tool, policy, then)
+
+    async def _reserve(
+        self, exchange: Exchange, tool: ToolName, policy: CompiledPolicy, then: Handler
+    ) -> Reply:
         try:
             needs = policy.needs(tool, None if exchange.call is None else exchange.call.arguments)
             agent = "" if exchange.principal is None else exchange.principal.agent

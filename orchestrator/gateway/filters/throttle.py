@@ -5,7 +5,7 @@ everything that is dear.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from typing import Final, final
@@ -75,7 +75,7 @@ class Throttle:
         self._patience = hang_up_patience
         self._meters: dict[RoleName, Meter] = {}
 
-    async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
+    def __call__(self, exchange: Exchange, /, then: Handler) -> Awaitable[Reply]:
         """Let a request through that the role's limits and rules allow.
 
         Raises:
@@ -83,11 +83,23 @@ class Throttle:
         """
         policy = self._policy_of(exchange)
         if policy is None or (exchange.call is None and exchange.method not in _OTHERS):
-            return await then(exchange)
+            return then(exchange)
         try:
             if policy.has_rates:
                 self._charge(exchange, policy)
-            if (rest := _check(exchange, policy)) is not None:
+            rest = _check(exchange, policy)
+        except RuleError as error:
+            exchange.rule = error.rule
+            raise
+        if rest is None and not policy.has_places:
+            return then(exchange)
+        return self._wait_and_go_on(exchange, policy, rest, then)
+
+    async def _wait_and_go_on(
+        self, exchange: Exchange, policy: CompiledPolicy, rest: bytes | None, then: Handler
+    ) -> Reply:
+        try:
+            if rest is not None:
                 await _check_long(exchange, policy, rest)
                 rest = None  # the call may take long behind this filter
             if policy.has_places:

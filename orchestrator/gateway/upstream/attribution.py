@@ -55,7 +55,7 @@ def exchange_token(params: JsonObject, request_id: str) -> Json:
     if not isinstance(meta, dict):
         return None
     token = meta.pop(mcp.PROGRESS_TOKEN_KEY, None)
-    if isinstance(token, bool) or not isinstance(token, str | int):
+    if token is None or isinstance(token, bool) or not isinstance(token, str | int):
         return None
     meta[mcp.PROGRESS_TOKEN_KEY] = request_id
     return token

@@ -278,18 +278,21 @@ class StdioUpstream:
         except (UnreadableMessageError, MalformedMessageError):
             self._take_rubbish(line)
             return
-        match message:
-            case jsonrpc.Response(id=str(request_id)):
-                pending = self._forget(request_id)
-                self._echoes.end(request_id)
-                if pending is not None and not pending.future.done():
-                    pending.future.set_result(message)
-            case jsonrpc.Request():
-                self._take_question(message)
-            case jsonrpc.Notification(method=method, params=params):
-                self._take_notification(method, params)
-            case _:
-                pass
+        # Not by `match`, which takes three times as long.
+        if isinstance(message, jsonrpc.Response):
+            self._take_answer(message)
+        elif isinstance(message, jsonrpc.Request):
+            self._take_question(message)
+        else:
+            self._take_notification(message.method, message.params)
+
+    def _take_answer(self, answer: jsonrpc.Response) -> None:
+        if not isinstance(answer.id, str):
+            return  # no request of ours
+        pending = self._forget(answer.id)
+        self._echoes.end(answer.id)
+        if pending is not None and not pending.future.done():
+            pending.future.set_result(answer)
 
     def _take_rubbish(self, line: bytes) -> None:
         """Fail the call that an unusable line answers, so that it does not wait in vain."""
