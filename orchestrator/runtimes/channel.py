@@ -24,6 +24,9 @@ LINE_LIMIT_BYTES = 32 * 1024 * 1024
 PIPE_BYTES = 1024 * 1024
 # As much as is cut into lines in one go: nothing but line ends takes 20 ms.
 _READ_BYTES = 128 * 1024
+# What is pushed in one turn of the loop is written at once, in pieces of about this size: so the
+# server wakes up once for all of it.
+_PIECE_BYTES = 64 * 1024
 # How many lines are given out before others get a turn; one read may bring many thousands.
 _LINES_AT_ONCE = 32
 _BROKEN = (OSError, anyio.ClosedResourceError, UpstreamProtocolError)
@@ -59,8 +62,6 @@ class Channel:
         self._closed = False
         self._lock = anyio.Lock(fast_acquire=True)
         self._unsent: bytes | memoryview = b"\n" if resume else b""
-        # Whether `_unsent` is what was put before the first line, and no line itself.
-        self._is_leading = resume
         self._lines: deque[bytes] = deque()
         self._given = 0
         self._begun: list[bytes] = []
@@ -69,6 +70,8 @@ class Channel:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pushed: deque[bytes] = deque()
         self._pushed_bytes = 0
+        self._piece_bytes = 0  # of it, what `_unsent` holds
+        self._is_due = False
         self._awaits_room = False
         self._reads_on = False
         self._on_line: Callable[[bytes], None] | None = None
@@ -85,6 +88,8 @@ class Channel:
     def close(self) -> None:
         """Close both FIFOs; whoever waits on them gets `anyio.ClosedResourceError`."""
         if not self._closed:
+            if self._is_due:
+                self._write_some()
             self._closed = True
             if self._loop is not None:
                 _ = self._loop.remove_reader(self._outlet)
@@ -117,7 +122,7 @@ class Channel:
         return self._pushed_bytes
 
     def push(self, line: bytes) -> None:
-        """Write one line now, or as soon as the server reads.
+        """Write one line at the end of this turn of the loop, or as soon as the server reads.
 
         Raises:
             ClosedResourceError: The channel was closed.
@@ -125,24 +130,25 @@ class Channel:
         self._require_open()
         self._pushed.append(line)
         self._pushed_bytes += len(line)
-        if not self._awaits_room:
-            self._write_some()
+        if self._loop is not None and not self._awaits_room and not self._is_due:
+            self._is_due = True
+            _ = self._loop.call_soon(self._write_some)
 
     def _write_some(self) -> None:
+        self._is_due = False
         if self._closed or self._loop is None:
             return
         try:
             while self._unsent or self._pushed:
                 if not self._unsent:
-                    self._unsent = self._pushed[0] + b"\n"
+                    self._unsent = self._take_piece()
                 written = os.write(self._inlet, self._unsent)
                 if written < len(self._unsent):
                     self._unsent = memoryview(self._unsent)[written:]
                     continue
                 self._unsent = b""
-                if not self._is_leading:
-                    self._pushed_bytes -= len(self._pushed.popleft())
-                self._is_leading = False
+                self._pushed_bytes -= self._piece_bytes
+                self._piece_bytes = 0
         except BlockingIOError:
             if not self._awaits_room:
                 self._awaits_room = True
@@ -154,6 +160,16 @@ class Channel:
         if self._awaits_room:
             self._awaits_room = False
             _ = self._loop.remove_writer(self._inlet)
+
+    def _take_piece(self) -> bytes:
+        """Take the next lines that are written together: one, or as many as are short."""
+        lines = [self._pushed.popleft()]
+        self._piece_bytes = len(lines[0])
+        while self._pushed and self._piece_bytes + len(self._pushed[0]) <= _PIECE_BYTES:
+            lines.append(self._pushed.popleft())
+            self._piece_bytes += len(lines[-1])
+        lines.append(b"")
+        return b"\n".join(lines)
 
     def _read_on(self) -> None:
         self._reads_on = False

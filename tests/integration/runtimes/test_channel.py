@@ -395,7 +395,8 @@ async def test_attached_resume_ends_a_half_written_line(fifos: Path) -> None:
             assert channel.unsent_bytes == 1
             channel.attach(lambda _: None, lambda _: None)
             channel.push(b"b")
-            assert channel.unsent_bytes == 0
+        # What was pushed in the turn in which it was closed is not lost.
+        assert channel.unsent_bytes == 0
         assert os.read(reader, 100) == b"\na\nb\n"
         with pytest.raises(anyio.ClosedResourceError):
             channel.push(b"c")
