@@ -194,16 +194,16 @@ class Journal:
             self._mend()
         if self._size and self._size + len(data) > self._segment_bytes:
             self._begin_segment()
-        written = 0
+        written, size = 0, len(data)
         try:
-            while written < len(data):
+            while written < size:
                 written += os.write(self._file, data[written:] if written else data)
         except OSError:
             self._is_torn = written > 0
             with suppress(OSError):
                 self._mend()
             raise
-        self._size += len(data)
+        self._size += size
         self._appended += 1
 
     def _mend(self) -> None:

@@ -65,7 +65,9 @@ class AuditLog:
             RecordUnavailableError: The record cannot be written.
         """
         try:
-            journal = self._open()
+            journal = self._journal if self._is_begun else None
+            if journal is None:
+                journal = self._open()
             journal.admit()
             if self._unrecorded:
                 self._tell_gap(journal)
@@ -96,7 +98,9 @@ class AuditLog:
             RecordUnavailableError: The record cannot be written.
         """
         try:
-            journal = self._open()
+            journal = self._journal if self._is_begun else None
+            if journal is None:
+                journal = self._open()
             if entry.event == "decision":
                 now = self._clock.monotonic()
                 self._tell_omitted(journal, now)

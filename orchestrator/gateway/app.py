@@ -8,12 +8,14 @@ import itertools
 import math
 import re
 import secrets
+from collections.abc import Awaitable
 from typing import Final, final
 
 from orchestrator.clock import Clock
 from orchestrator.errors import AgentsError, TokenExpiredError
-from orchestrator.gateway.asgi import Body, Receive, Scope, Send, Start
-from orchestrator.gateway.context import Exchange, Handler, Head, Reply
+from orchestrator.gateway.asgi import Body, Direct, Receive, Scope, Send, Start
+from orchestrator.gateway.context import Exchange, Handler, Reply
+from orchestrator.gateway.head import Head
 from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.table import Table
 from orchestrator.model.base import Json
@@ -24,6 +26,8 @@ from orchestrator.tokens.mint import PREFIX
 _LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 _MCP_PATH: Final = re.compile(r"/(?P<role>[^/]{1,64})/mcp")
 _TEXT: Final = b"text/plain; charset=utf-8"
+_JSON: Final = b"application/json"
+_JSON_LINES: Final = b"content-length: %d\r\ncontent-type: application/json\r\nx-request-id: %b\r\n"
 # How often open requests are looked after; streams alone have time.
 _PATROL_SECONDS: Final = 0.02
 _QUIET_PATROL_SECONDS: Final = 1.0
@@ -66,17 +70,29 @@ class Application:
             {*(f"http://{host}" for host in local), *(name.lower() for name in settings.origins)}
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer one HTTP request."""
+        direct = scope.get("direct")
+        if direct is not None:
+            head = direct.head
+            if head.role is not None and head.role in self._table.places():
+                return self._exchange(head.role, head, receive, send, direct)
+        return self._look(scope, receive, send, direct)
+
+    async def _look(
+        self, scope: Scope, receive: Receive, send: Send, direct: Direct | None
+    ) -> None:
+        """Answer a request with a head that nobody has looked at."""
         if scope["type"] != "http":
             return
         path = scope["path"]
-        head = Head(scope["method"], scope["headers"])
+        head = Head(scope["method"], scope["headers"]) if direct is None else direct.head
         role = path[1:-4]
         if path.endswith("/mcp") and role in self._table.places() and not scope["query_string"]:
             refusal = self._check_names(head)
             if refusal is None:
-                await self._exchange(RoleName(role), head, receive, send)
+                head.role = RoleName(role)
+                await self._exchange(head.role, head, receive, send, direct)
             else:
                 await _send(send, refusal)
             return
@@ -95,17 +111,20 @@ class Application:
             text = b"A token belongs into the Authorization header"
             await _send(send, Reply(400, text, content_type=_TEXT))
             return
-        await self._exchange(RoleName(match["role"]), head, receive, send)
+        await self._exchange(RoleName(match["role"]), head, receive, send, direct)
 
-    async def _exchange(self, role: RoleName, head: Head, receive: Receive, send: Send) -> None:
+    async def _exchange(
+        self, role: RoleName, head: Head, receive: Receive, send: Send, direct: Direct | None
+    ) -> None:
         """Take one request through the chain."""
         exchange = Exchange(
             f"{self._boot}{next(self._count):08x}",
             role,
             head,
-            receive=receive,
-            send=send,
-            started=self._clock.monotonic(),
+            receive,
+            send,
+            self._clock.monotonic(),
+            direct,
         )
         self._open.add(exchange)
         if self._patrol_at > exchange.started + _PATROL_SECONDS:
@@ -116,7 +135,7 @@ class Application:
                 await exchange.outlet.finish(await reply.stream.run())
             elif exchange.is_streaming:
                 await exchange.outlet.finish(reply.body)
-            else:
+            elif direct is None or not _reply(direct, reply, exchange.id):
                 await _send(send, reply, exchange.id)
         finally:
             self._open.discard(exchange)
@@ -197,6 +216,14 @@ class Application:
             place.is_ready for place in self._table.places().values()
         )
         return Reply(200 if is_ready else 503, jsonrpc.encode({"ready": is_ready, "roles": roles}))
+
+
+def _reply(direct: Direct, reply: Reply, request_id: str) -> bool:
+    """Send a reply as nearly all are, without waiting; False if it is another one."""
+    if reply.headers or not reply.body or reply.content_type != _JSON:
+        return False
+    lines = _JSON_LINES % (len(reply.body), request_id.encode("ascii"))
+    return direct.reply(reply.status, lines, reply.body)
 
 
 async def _send(send: Send, reply: Reply, request_id: str | None = None) -> None:

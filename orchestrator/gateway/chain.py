@@ -71,18 +71,32 @@ def build_chain(parts: Parts, common: Common, settings: GatewaySettings) -> Hand
         # Around everything, so that nothing ends without a record.
         Record(parts.recorder, common.clock),
         # Before the body: a stranger makes nobody read megabytes.
-        Authenticate(parts.tokens, settings.max_open, settings.max_streams),
+        Authenticate(parts.tokens, settings.max_open),
         # Once, before anybody decides: all decide on the same message.
         Parse(settings.max_body_bytes, settings.max_held_bytes),
         # What belongs to a session needs the message's kind; what is said beside requests ends.
-        Attend(parts.sessions, parts.hub, parts.questions, parts.on_session_ended, owner_of),
+        Attend(
+            parts.sessions,
+            parts.hub,
+            parts.questions,
+            parts.on_session_ended,
+            owner_of,
+            max_streams=settings.max_streams,
+        ),
         # Default deny.
         Authorize(parts.table),
         # Limits are of agents and tools, so after both are known; rules before anything dear.
         Throttle(policy_of, common.clock, settings.hang_up_patience_seconds),
         # (approve: after it is allowed at all, before it takes a place at the instance.)
         # What needs no instance ends here: an agent opens and lists while its instance restarts.
-        Disclose(common.info, parts.sessions, parts.hub, owner_of, parts.on_level),
+        Disclose(
+            common.info,
+            parts.sessions,
+            parts.hub,
+            owner_of,
+            parts.on_level,
+            max_streams=settings.max_streams,
+        ),
         # What is counted stays counted, so after everything that may still refuse the call.
         Spend(policy_of, parts.sums),
     )

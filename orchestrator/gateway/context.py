@@ -4,10 +4,11 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
-from orchestrator.errors import AgentsError, CallCancelledError
-from orchestrator.gateway.asgi import RawHeaders, Receive, Send
+from orchestrator.errors import AgentsError, CallCancelledError, TooManyCallsError
+from orchestrator.gateway.asgi import Direct, Receive, Send
+from orchestrator.gateway.head import Head
 from orchestrator.gateway.outlet import Outlet
 from orchestrator.model.names import RoleName
 
@@ -24,33 +25,6 @@ if TYPE_CHECKING:
     from orchestrator.tokens.verify import Principal
 
 T = TypeVar("T")
-_NONE: Final[frozenset[bytes]] = frozenset()
-
-
-@final
-class Head:
-    """What HTTP tells before the body: the method, and the headers by name in lower case.
-
-    Attributes:
-        method: The HTTP method.
-        raw: As they came.
-        values: The last value of each name.
-        repeated: Names that came more than once.
-    """
-
-    __slots__ = ("method", "raw", "repeated", "values")
-
-    def __init__(self, method: str, raw: RawHeaders) -> None:
-        """Index the headers."""
-        self.method = method
-        self.raw = raw
-        self.values: dict[bytes, bytes] = dict(raw)
-        self.repeated: frozenset[bytes] = _NONE
-        if len(self.values) < len(raw):
-            seen: set[bytes] = set()
-            self.repeated = frozenset(
-                name for name, _ in raw if name in seen or seen.add(name) is not None
-            )
 
 
 @dataclass(slots=True)
@@ -87,10 +61,11 @@ class Exchange:
         head: The HTTP method and the headers.
         receive: Reads the body, then tells when the caller hangs up.
         send: Writes the reply.
+        direct: Does both without waiting, where that can be done.
         started: Monotonic seconds at which it came.
         principal: Who asks (authenticate).
         peers: The open requests of the same token, with this one (authenticate).
-        is_stream: Whether it became a stream that lasts (authenticate).
+        is_stream: Whether it became a stream that lasts (attend, disclose).
         held_bytes: How much of the body is kept (parse), 0 once it was handed on (relay).
         era: The rules that the caller follows (parse).
         method: The message's method, empty until it is known (parse).
@@ -101,7 +76,7 @@ class Exchange:
         place: The role's route at the time of the decision (authorize).
         rule: Which rule decided, empty for none (authorize).
         call: The tool call, if it is one (authorize).
-        arguments_sha256: Names its arguments, if they are long (authorize).
+        arguments_sha256: Names its arguments, empty until somebody needs it (authorize, record).
         kind: The tool's class, if it is one (authorize).
         target: The claimed instance (relay).
         attempt: How often the call went to an instance before (relay).
@@ -109,7 +84,8 @@ class Exchange:
         digest: Names method and parameters, empty until somebody needs it (relay).
         deadline: When it is interrupted, by the event loop's clock (relay).
         watch_at: When it is looked whether its caller is still there, likewise (relay).
-        intend: Makes it durable that the call is about to be made (record).
+        announce: Makes it durable that the call is about to be made (record).
+        is_intended: Whether that is so, and the call may have been made (record).
     """
 
     __slots__ = (
@@ -119,16 +95,18 @@ class Exchange:
         "_outlet",
         "_waiting",
         "_watch",
+        "announce",
         "arguments_sha256",
         "attempt",
         "call",
         "deadline",
         "digest",
+        "direct",
         "era",
         "head",
         "held_bytes",
         "id",
-        "intend",
+        "is_intended",
         "is_stream",
         "kind",
         "message",
@@ -149,15 +127,15 @@ class Exchange:
         "watch_at",
     )
 
-    def __init__(  # noqa: PLR0913 - what HTTP tells is this much
+    def __init__(  # noqa: PLR0913, PLR0917 - what HTTP tells is this much; names cost as much
         self,
         identity: str,
         role: RoleName,
         head: Head,
-        *,
         receive: Receive,
         send: Send,
         started: float,
+        direct: Direct | None = None,
     ) -> None:
         """Begin with what HTTP told."""
         self.id = identity
@@ -166,6 +144,7 @@ class Exchange:
         self.receive = receive
         self.send = send
         self.started = started
+        self.direct = direct
         self.principal: Principal | None = None
         self.peers: set[Exchange] = set()
         self.is_stream = False
@@ -181,7 +160,8 @@ class Exchange:
         self.attempt = 0
         self.digest = ""
         self.nonce = ""
-        self.intend: Callable[[], Awaitable[None]] = _nothing
+        self.announce: Callable[[Exchange], Awaitable[None]] = _nothing
+        self.is_intended = False
         self.place: Place | None = None
         self.call: ToolCall | None = None
         self.kind: ToolClass | None = None
@@ -213,6 +193,19 @@ class Exchange:
         """The policy that decided, empty as long as none did."""
         return "" if self.place is None else self.place.policy.revision
 
+    def become_stream(self, most: int) -> None:
+        """Count among the streams of the token from now on.
+
+        Args:
+            most: How many it may have open.
+
+        Raises:
+            TooManyCallsError: It has.
+        """
+        if sum(1 for peer in self.peers if peer.is_stream) >= most:
+            raise TooManyCallsError("The token has as many streams open as it may")
+        self.is_stream = True
+
     def finally_do(self, action: Callable[[], object]) -> None:
         """Have something done when the reply has been sent, or cannot be."""
         self._finishing.append(action)
@@ -226,6 +219,15 @@ class Exchange:
             _ = self._watch.cancel()
         while self._finishing:
             _ = self._finishing.pop()()
+
+    def intend(self) -> Awaitable[None]:
+        """Make it durable that the call is about to be made.
+
+        Raises:
+            RecordUnavailableError: That cannot be; the call must not be made.
+            AgentsError: The request was interrupted meanwhile.
+        """
+        return self.announce(self)
 
     def interrupt(self, error: AgentsError) -> None:
         """End the request with an error, now or where it next waits; the first error stays."""
@@ -245,18 +247,22 @@ class Exchange:
         if self._broken is not None:
             raise self._broken
 
-    async def wait(self, future: "asyncio.Future[T]") -> T:
+    def wait(self, future: "asyncio.Future[T]") -> "asyncio.Future[T]":
         """Wait for something as long as nothing interrupts the request.
+
+        Returns:
+            The same future, which has to be awaited next; an interruption fails it.
 
         Raises:
             AgentsError: What it was interrupted with.
         """
         self.require_whole()
         self._waiting = future  # pyright: ignore[reportAttributeAccessIssue] - only its exception is ever set
-        try:
-            return await future
-        finally:
-            self._waiting = None
+        return future
+
+    def let_go(self) -> None:
+        """Keep nothing of what was waited for, where it may be large."""
+        self._waiting = None
 
     def limit(self, deadline: float, error: Callable[[], AgentsError]) -> None:
         """Have the request interrupted with an error at a time of the event loop's clock."""
@@ -285,8 +291,13 @@ class Exchange:
         self.interrupt(CallCancelledError("The caller went away"))
 
 
-async def _nothing() -> None:
+async def _nothing(_: Exchange) -> None:
     """Make nothing durable."""
+
+
+async def give(reply: Reply) -> Reply:
+    """Answer at once where an answer is awaited."""
+    return reply
 
 
 class Handler(Protocol):

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Final, Protocol, TypeAlias, final
 
 from orchestrator.gateway.asgi import Body, Receive, Received, Scope, Send, Start
+from orchestrator.gateway.head import Head
 from orchestrator.gateway.log import get_log
 
 # How much of a body is kept for an application that does not read it yet.
@@ -73,6 +74,7 @@ class Cycle:
 
     Attributes:
         scope: What ASGI tells of it.
+        head: The same.
         keep_alive: Whether the connection outlives it.
         is_started: Whether the application knows of it.
         is_whole: Whether its body has come to the end.
@@ -90,6 +92,7 @@ class Cycle:
         "_left",
         "_line",
         "_news",
+        "head",
         "is_begun",
         "is_complete",
         "is_started",
@@ -99,16 +102,25 @@ class Cycle:
         "task",
     )
 
-    def __init__(self, line: Line, scope: Scope, *, keep_alive: bool, is_old: bool) -> None:
+    def __init__(
+        self,
+        line: Line,
+        scope: Scope,
+        head: Head,
+        keep_alive: bool,  # noqa: FBT001 - names cost as much as the rest
+        is_old: bool,  # noqa: FBT001 - the same
+    ) -> None:
         """Begin with the head.
 
         Args:
             line: The connection.
             scope: The head.
+            head: The same.
             keep_alive: Whether the connection outlives the cycle.
             is_old: Whether the caller speaks HTTP/1.0 and does not know chunks.
         """
         self.scope = scope
+        self.head = head
         self.keep_alive = keep_alive and not is_old
         self.is_started = False
         self.is_whole = False
@@ -150,7 +162,9 @@ class Cycle:
     async def run(self, app: App) -> None:
         """Have the application answer."""
         try:
-            await app(self.scope, self._receive, self._send)
+            # The scope is others', too; and one of this cycle's own would be a ring.
+            scope: Scope = {**self.scope, "direct": self}
+            await app(scope, self._receive, self._send)
         except Exception as error:  # noqa: BLE001 - the top: told once
             _ = get_log(__name__).error(
                 "unexpected_error",
@@ -172,6 +186,32 @@ class Cycle:
         else:
             self._line.write(_FAILED)
             self._line.close()
+
+    def take_whole(self) -> bytes | None:
+        """Take the whole body, as `receive` would give it; None if not all of it has come."""
+        if not self.is_whole or self._is_given or self._gone:
+            return None
+        self._is_given = True
+        body, self._body = self._body, b""
+        self._line.resume_reading()
+        return body
+
+    def reply(self, status: int, lines: bytes, body: bytes) -> bool:
+        """Send a whole reply at once; False if it has to go by `send`."""
+        if (
+            self._line.drained is not None
+            or self._head is not None
+            or not self.keep_alive
+            or self._gone
+            or self.head.method == "HEAD"
+        ):
+            return False
+        self._head = _STATUS_LINES[status] + lines + b"\r\n"
+        self.is_begun = self.is_complete = True
+        self._line.write(self._head + body)
+        self._tell()
+        self._line.complete()
+        return True
 
     async def _receive(self) -> Received:
         """Give what has come of the body; after its end, wait for the caller to go away."""

@@ -3,7 +3,8 @@
 It stands where uvicorn's own protocol would, which costs twice as much per request, keeps a head
 of any length and waits for it without end. Here an application starts when the bytes at hand are
 read, which with most callers is the whole request; nothing is scheduled per request but the
-application's task; and what takes too long is looked for now and then.
+application's task; a head that was read before on the connection is not parsed again; and what
+takes too long is looked for now and then.
 
 The bounds have to hold before anybody showed a token: any local process could otherwise fill the
 daemon's memory, or take the descriptors that it keeps its instances alive with.
@@ -23,6 +24,7 @@ from uvicorn.server import ServerState
 
 from orchestrator.gateway.asgi import Scope
 from orchestrator.gateway.cycle import App, Cycle
+from orchestrator.gateway.head import Head, KnownHead, learn, size_of_head
 
 HEAD_BYTES: Final = 64 * 1024
 HEAD_SECONDS: Final = 30.0
@@ -50,13 +52,18 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_answering",
         "_app",
+        "_body_bytes",
         "_came",
         "_headers",
+        "_heads",
+        "_is_between",
         "_is_head_begun",
         "_is_paused",
         "_is_told_again",
         "_keep_alive_seconds",
+        "_known",
         "_loop",
+        "_owed",
         "_parser",
         "_queue",
         "_quiet_bytes",
@@ -98,6 +105,14 @@ class Connection(asyncio.Protocol):
         self._is_head_begun = False
         self._is_told_again = False
         self._is_paused = False
+        # The last head, if it may come again; how much of its body has not come; and whether the
+        # parser stands before a request for sure, and has seen nothing of it.
+        self._known: KnownHead | None = None
+        self._owed = 0
+        self._is_between = True
+        # What the parser told of the bytes that it was last given.
+        self._heads = 0
+        self._body_bytes = 0
         self.drained: asyncio.Event | None = None
         self._timer: asyncio.TimerHandle | None = None
         # What `_look` compares with: when the present wait began, and what moved meanwhile.
@@ -146,8 +161,51 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._parser is None:
             return
-        self._quiet_bytes += len(data)
         self._came += len(data)
+        if self._owed:
+            data = self._take_owed(data)
+        elif self._known is not None and self._is_between and self._answering is None:
+            data = self._take_known(self._known, data)
+        if data:
+            self._parse(data)
+
+    def _take_known(self, known: KnownHead, data: bytes) -> bytes:
+        """Begin a request if its head was read before.
+
+        Returns:
+            What is behind it; all if its head is another one.
+        """
+        size = known.find(data)
+        if not size:
+            return data
+        self._is_head_begun = False
+        cycle = Cycle(self, known.scope, known.head, True, False)  # noqa: FBT003 - as said there
+        self._reading = self._answering = cycle
+        self._owed = known.length
+        rest = self._take_owed(data[size:])
+        self._start(cycle)
+        return rest
+
+    def _take_owed(self, data: bytes) -> bytes:
+        """Take the body of a request that the parser does not know.
+
+        Returns:
+            What is behind it.
+        """
+        cycle = self._reading
+        body, rest = data[: self._owed], data[self._owed :]
+        self._owed -= len(body)
+        if cycle is not None:
+            if body:
+                cycle.take(body)
+            if not self._owed:
+                cycle.finish_body()
+        return rest
+
+    def _parse(self, data: bytes) -> None:
+        self._quiet_bytes += len(data)
+        was_between, self._is_between = self._is_between, False
+        self._heads = self._body_bytes = 0
         try:
             self._feed(data)
         except httptools.HttpParserError:
@@ -156,12 +214,33 @@ class Connection(asyncio.Protocol):
         cycle = self._answering
         if cycle is not None and not cycle.is_started:
             self._start(cycle)
+        if self._reading is not None:
+            self._find_place(data, self._reading, was_between=was_between)
         if self._quiet_bytes:
             if self._quiet_bytes > HEAD_BYTES:
                 self._transport.abort()
             elif not self._is_head_begun and (self._reading is None or self._reading.is_whole):
                 self._is_head_begun = True
                 self._since = self._loop.time()
+
+    def _find_place(self, data: bytes, reading: Cycle, *, was_between: bool) -> None:
+        """Find out whether the parser stands exactly behind what it told of, and learn the head.
+
+        Args:
+            data: What it was given.
+            reading: The last request that it told of.
+            was_between: Whether it stood before a request when it was given that.
+        """
+        size = 0
+        if was_between and self._heads == 1:
+            size = size_of_head(data)
+            if not size or size + self._body_bytes != len(data):
+                return
+            if reading.keep_alive:
+                self._known = learn(data[:size], reading.scope, reading.head)
+        elif self._heads or self._body_bytes != len(data):
+            return
+        self._is_between = reading.is_whole
 
     def _feed(self, data: bytes) -> None:
         """Have bytes parsed; a request for another protocol stays one of this.
@@ -230,6 +309,7 @@ class Connection(asyncio.Protocol):
         ):
             raise ValueError("the head is too long")
         self._quiet_bytes = 0
+        self._heads += 1
         self._is_head_begun = False
         scope: Scope = {
             "type": "http",
@@ -238,11 +318,9 @@ class Connection(asyncio.Protocol):
             "query_string": url.query or b"",
             "headers": headers,
         }
+        is_old = self._parser.get_http_version() == "1.0"
         cycle = self._reading = Cycle(
-            self,
-            scope,
-            keep_alive=self._parser.should_keep_alive(),
-            is_old=self._parser.get_http_version() == "1.0",
+            self, scope, Head(scope["method"], headers), self._parser.should_keep_alive(), is_old
         )
         if self._answering is None:
             self._answering = cycle
@@ -253,6 +331,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
         self._quiet_bytes = 0
+        self._body_bytes += len(body)
         if self._reading is not None:
             self._reading.take(body)
 

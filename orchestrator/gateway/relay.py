@@ -97,7 +97,7 @@ class Relay:
         self._used: OrderedDict[str, None] = OrderedDict()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def __call__(self, exchange: Exchange, /) -> Reply:
+    def __call__(self, exchange: Exchange, /) -> Awaitable[Reply]:
         """Make the request that the exchange was found to be.
 
         Raises:
@@ -119,11 +119,11 @@ class Relay:
         if exchange.era == "modern" and not _ANSWERS.isdisjoint(exchange.params):
             parked, answered = self._read_answers(exchange)
             if parked is not None:
-                return await self._go_on(exchange, parked, meta)
+                return self._go_on(exchange, parked, meta)
             if not place.route.policy.asks:
                 # Nobody was asked: it would be a way past the rules for arguments.
                 _ = answered.pop("inputResponses", None)
-        return await self._converse(exchange, place, meta, answered)
+        return self._converse(exchange, place, meta, answered)
 
     async def _go_on(self, exchange: Exchange, call: OpenCall, meta: JsonObject) -> Reply:
         """Give a call that waited what its caller answers."""
@@ -164,9 +164,10 @@ class Relay:
                     raise
                 exchange.attempt += 1
                 continue
+            exchange.let_go()
             result = response.result
             if result is None or not mcp.check_result_type(exchange.method, result):
-                return self._adapt(exchange, response)
+                return self._pass_on(exchange, response)
             if exchange.era == "modern":
                 return self._seal_state(exchange, place, meta, result)
             answered = await self._ask_caller(exchange, place, result)
@@ -426,12 +427,17 @@ class Relay:
     # The answer.
 
     def _adapt(self, exchange: Exchange, response: jsonrpc.Response) -> Reply:
+        result = response.result
+        if result is not None and mcp.check_result_type(exchange.method, result):
+            raise UpstreamProtocolError("A legacy instance answered in the modern way")
+        return self._pass_on(exchange, response)
+
+    def _pass_on(self, exchange: Exchange, response: jsonrpc.Response) -> Reply:
         if response.error is not None:
             return _relay_error(exchange, response.error)
         result = {} if response.result is None else response.result
-        if mcp.check_result_type(exchange.method, result):
-            raise UpstreamProtocolError("A legacy instance answered in the modern way")
-        self._filter_result(exchange, result)
+        if exchange.method != "tools/call":
+            self._filter_result(exchange, result)
         return self._reply(exchange, result)
 
     def _reply(self, exchange: Exchange, result: JsonObject) -> Reply:

@@ -15,6 +15,8 @@ from orchestrator.model.base import Json
 
 # Bytes of characters beyond U+FFFF, whose order in UTF-16 is another than in UTF-8.
 _ASTRAL: Final = re.compile(rb"[\xf0-\xff]")
+# Is in whatever orjson writes of a number that is no integer, of infinities too; or in a text.
+_FRACTION: Final = re.compile(rb"[0-9][.e]|null")
 # Integers that orjson writes.
 _WIDE: Final = 2**63
 # Up to here a double holds every integer.
@@ -27,15 +29,15 @@ def canonical(value: Json) -> bytes:
     Raises:
         ValueError: There is no JSON for it: NaN or an infinity.
     """
-    # orjson writes the same in a tenth of the time, but for these.
-    if not _holds_odd_number(value):
-        try:
-            data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-        except TypeError:
-            pass  # an integer beyond 64 bits, or nesting beyond orjson's limit
-        else:
-            if data.isascii() or _ASTRAL.search(data) is None:
-                return data
+    # orjson writes the same in a tenth of the time, but for some numbers and some keys.
+    try:
+        data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        pass  # an integer beyond 64 bits, or nesting beyond orjson's limit
+    else:
+        is_plain = data.isascii() or _ASTRAL.search(data) is None
+        if is_plain and (_FRACTION.search(data) is None or not _holds_odd_number(value)):
+            return data
     return orjson.dumps(_prepare(value))
 
 

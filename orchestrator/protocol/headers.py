@@ -71,6 +71,22 @@ def decode_value(value: bytes) -> str | None:
         return None
 
 
+def plain_tool(headers: Mapping[bytes, bytes]) -> str | None:
+    """Tell which tool the standard headers say is called.
+
+    Returns:
+        None if they do not say that of today's revision, or wrap the name: they may be right all
+        the same, and `check_standard` finds out.
+    """
+    name = headers.get(b"mcp-name", b"").decode("latin-1")
+    says_so = (
+        headers.get(b"mcp-protocol-version") == _VERSION
+        and headers.get(b"mcp-method") == b"tools/call"
+        and _NAME.fullmatch(name)
+    )
+    return name if says_so else None
+
+
 def check_standard(
     headers: Mapping[bytes, bytes], version: Json, method: str, params: JsonObject
 ) -> None:
@@ -86,17 +102,6 @@ def check_standard(
         HeaderMismatchError: One does not.
     """
     found = headers.get(b"mcp-protocol-version")
-    if (
-        found == _VERSION
-        and version == LATEST_MODERN
-        and method == "tools/call"
-        and headers.get(b"mcp-method") == b"tools/call"
-    ):
-        # Nearly every request: whatever is not plainly the same is looked at below.
-        name = params.get("name")
-        is_plain = isinstance(name, str) and _NAME.fullmatch(name)
-        if is_plain and headers.get(b"mcp-name") == str(name).encode():
-            return
     if found is None or found.decode("latin-1") != version:
         raise HeaderMismatchError("The mcp-protocol-version header does not match the body")
     if headers.get(b"mcp-method", b"").decode("latin-1") != method:

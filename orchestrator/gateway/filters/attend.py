@@ -29,13 +29,15 @@ _CANCELLED: Final = "notifications/cancelled"
 class Attend:
     """Finds the session of every legacy request but the one that opens it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a part that somebody else owns
         self,
         sessions: Sessions,
         hub: Hub,
         questions: Questions,
         on_ended: Callable[[RoleName, str], None],
         owner_of: Callable[[Exchange], str],
+        *,
+        max_streams: int,
     ) -> None:
         """Look sessions up in `sessions`.
 
@@ -45,12 +47,14 @@ class Attend:
             questions: What was asked in sessions.
             on_ended: Is told of a session that its caller ended.
             owner_of: Tells whose instance speaks to a caller.
+            max_streams: How many streams of one token may be open at the same time.
         """
         self._sessions = sessions
         self._hub = hub
         self._questions = questions
         self._on_ended = on_ended
         self._owner_of = owner_of
+        self._max_streams = max_streams
         # Open requests by session and id, so that a cancel finds them.
         self._open: dict[tuple[str, jsonrpc.RequestId], Exchange] = {}
 
@@ -127,6 +131,7 @@ class Attend:
                 exchange, 409, "Conflict: the session has a stream", code="protocol.stream"
             )
         exchange.finally_do(lambda: self._hub.remove(stream))
+        exchange.become_stream(self._max_streams)
         return Reply(200, stream=stream)
 
 

@@ -1,10 +1,11 @@
 """Before the body is read: who asks, whether the token opens this role, and what it has open."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import final
 
 from orchestrator.errors import TokenRevokedError, TooManyCallsError
-from orchestrator.gateway.context import Exchange, Handler, Reply
+from orchestrator.gateway.context import Exchange, Handler, Reply, give
 from orchestrator.gateway.replies import refuse_http
 from orchestrator.model.names import TokenId
 from orchestrator.tokens.verify import TokenIndex
@@ -14,37 +15,32 @@ from orchestrator.tokens.verify import TokenIndex
 class Authenticate:
     """Lets nobody through without a token of the role, and ends requests whose token ends."""
 
-    def __init__(self, tokens: TokenIndex, max_open: int, max_streams: int) -> None:
+    def __init__(self, tokens: TokenIndex, max_open: int) -> None:
         """Check against these tokens, and hear from them which ones end early.
 
         Args:
             tokens: The tokens.
-            max_open: How many requests of one token may be open at the same time.
-            max_streams: How many of its streams.
+            max_open: How many requests of one token may be open at the same time, streams aside.
         """
         self._tokens = tokens
         self._max_open = max_open
-        self._max_streams = max_streams
         # An open request is not checked again, so a revocation has to find it.
         self._open: dict[TokenId, set[Exchange]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         tokens.on_closed = self.cut
 
-    async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
+    def __call__(self, exchange: Exchange, /, then: Handler) -> Awaitable[Reply]:
         """Find the principal.
 
         Raises:
             TokenError: There is none; every reason looks the same from outside.
             TooManyCallsError: The token has as many requests open as it may.
         """
-        if b"authorization" in exchange.head.repeated:
-            return refuse_http(
-                exchange,
-                400,
-                "More than one Authorization header",
-                code="protocol.authorization",
-            )
-        header = exchange.head.values.get(b"authorization", b"")
+        head = exchange.head
+        if b"authorization" in head.repeated:
+            words = "More than one Authorization header"
+            return give(refuse_http(exchange, 400, words, code="protocol.authorization"))
+        header = head.values.get(b"authorization", b"")
         principal = self._tokens.verify_header(header, exchange.role)
         exchange.principal = principal
         peers = self._open.get(principal.token_id)
@@ -58,12 +54,7 @@ class Authenticate:
             self._loop = asyncio.get_running_loop()
         peers.add(exchange)
         exchange.peers = peers
-        reply = await then(exchange)
-        if reply.stream is not None:
-            if sum(1 for peer in peers if peer.is_stream) >= self._max_streams:
-                raise TooManyCallsError("The token has as many streams open as it may")
-            exchange.is_stream = True
-        return reply
+        return then(exchange)
 
     def cut(self, token_id: TokenId) -> None:
         """End every open request of a token; may be called from any thread."""

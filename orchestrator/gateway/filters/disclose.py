@@ -37,13 +37,15 @@ _RELAYED: Final = frozenset(
 class Disclose:
     """Answers what the gateway knows itself."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a part that somebody else owns
         self,
         server_info: JsonObject,
         sessions: Sessions,
         hub: Hub,
         owner_of: Callable[[Exchange], str],
         on_level: Callable[[RoleName], None],
+        *,
+        max_streams: int,
     ) -> None:
         """Answer as this server.
 
@@ -53,12 +55,14 @@ class Disclose:
             hub: Where streams are announced to.
             owner_of: Tells whose instance speaks to a caller.
             on_level: Is told that a session of a role changed its log level.
+            max_streams: How many streams of one token may be open at the same time.
         """
         self._server_info = server_info
         self._sessions = sessions
         self._hub = hub
         self._owner_of = owner_of
         self._on_level = on_level
+        self._max_streams = max_streams
 
     def __call__(self, exchange: Exchange, /, then: Handler) -> Awaitable[Reply]:
         """Answer, or pass on what only an instance can answer.
@@ -150,6 +154,7 @@ class Disclose:
         self._hub.require_room(exchange.role, stream.agent, len(interest.uris))
         _ = self._hub.add(stream)
         exchange.finally_do(lambda: self._hub.remove(stream))
+        exchange.become_stream(self._max_streams)
         return Reply(200, stream=stream)
 
 

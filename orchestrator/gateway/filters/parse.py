@@ -1,10 +1,11 @@
 """Read the body once: whoever decides later decides on what was read here, never on headers."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from typing import Final, final
 
 from orchestrator.errors import HeaderMismatchError, MalformedMessageError, TooManyCallsError
-from orchestrator.gateway.context import Exchange, Handler, Head, Reply
+from orchestrator.gateway.context import Exchange, Handler, Reply, give
+from orchestrator.gateway.head import Head
 from orchestrator.gateway.replies import refuse_http
 from orchestrator.model.snapshot import Era
 from orchestrator.protocol import headers, jsonrpc, mcp
@@ -39,26 +40,36 @@ class Parse:
         self._small_bytes = max_held_bytes // 1024
         self._long = len(str(max_body_bytes))
 
-    async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
+    def __call__(self, exchange: Exchange, /, then: Handler) -> Awaitable[Reply]:
         """Pass everything on that is understood; modern notifications end here.
 
         Raises:
             ProtocolError: The message is none that the era knows.
             TooManyCallsError: The token's requests have too large bodies together.
         """
+        # A call may wait for long behind this filter, so its body must not stay in a frame there.
+        head = exchange.head
+        if head.era is None:
+            _look_at(head)
+        exchange.era = head.era or "legacy"
+        if head.is_usual and exchange.direct is not None:
+            body = exchange.direct.take_whole()
+            if body is not None:
+                # Nearly always: nothing is waited for.
+                self._hold(exchange, len(body))
+                is_short = len(body) <= self._max_body_bytes
+                ended = _understand(exchange, body) if is_short else _too_large(exchange)
+                return then(exchange) if ended is None else give(ended)
+        return self._read_and_go_on(exchange, then)
+
+    async def _read_and_go_on(self, exchange: Exchange, then: Handler) -> Reply:
         ended = await self._read(exchange)
         return await then(exchange) if ended is None else ended
 
     async def _read(self, exchange: Exchange) -> Reply | None:
-        """Read a request into the exchange, or tell the reply to anything else.
-
-        A call may wait for long behind this filter, so its body must not stay in the frame there.
-        """
+        """Read a request into the exchange, or tell the reply to anything else."""
         head = exchange.head
-        version = head.values.get(b"mcp-protocol-version", b"")
-        # As the header says, and nothing else: a modern body under a legacy header is legacy.
-        exchange.era = "legacy" if version in _LEGACY else "modern"
-        if not _is_usual(head):
+        if not head.is_usual:
             refusal = _check_http(exchange)
             if refusal is not None or head.method != "POST":
                 return refusal
@@ -67,11 +78,7 @@ class Parse:
             return body
         # The body may have taken long, and the token may have ended meanwhile.
         exchange.require_whole()
-        if len(body) > jsonrpc.MAX_VALUES:  # a value takes a byte at least
-            jsonrpc.check_breadth(body)
-        value = jsonrpc.decode(body)
-        jsonrpc.check_depth(body, value)
-        return _take(exchange, jsonrpc.parse(value))
+        return _understand(exchange, body)
 
     async def _read_body(self, exchange: Exchange) -> bytes | Reply:
         declared = exchange.head.values.get(b"content-length", b"")
@@ -99,6 +106,24 @@ class Parse:
             return  # as many of these as may be open are not too much together
         if sum(peer.held_bytes for peer in exchange.peers) > self._max_held_bytes:
             raise TooManyCallsError("The token's requests have too large bodies together")
+
+
+def _look_at(head: Head) -> None:
+    """Note what follows from a head alone."""
+    version = head.values.get(b"mcp-protocol-version", b"")
+    # As the header says, and nothing else: a modern body under a legacy header is legacy.
+    head.era = "legacy" if version in _LEGACY else "modern"
+    head.is_usual = _is_usual(head)
+    head.tool = headers.plain_tool(head.values) if head.is_usual else None
+
+
+def _understand(exchange: Exchange, body: bytes) -> Reply | None:
+    """Read a message into the exchange, or tell the reply if it ends here."""
+    if len(body) > jsonrpc.MAX_VALUES:  # a value takes a byte at least
+        jsonrpc.check_breadth(body)
+    value = jsonrpc.decode(body)
+    jsonrpc.check_depth(body, value)
+    return _take(exchange, jsonrpc.parse(value))
 
 
 def _take(exchange: Exchange, message: jsonrpc.Message) -> Reply | None:
@@ -192,10 +217,17 @@ def _check_modern(exchange: Exchange) -> None:
 
     In this order, which is the SDK's: who contradicts himself is told that, not a version.
     """
-    repeated = exchange.head.repeated & _ROUTING
-    if repeated:
+    head = exchange.head
+    if head.repeated and (repeated := head.repeated & _ROUTING):
         name = min(repeated).decode("ascii")
         raise HeaderMismatchError(f"The {name} header appears more than once")
     version = mcp.check_envelope(exchange.params)
+    if (
+        head.tool is not None
+        and version == mcp.LATEST_MODERN
+        and exchange.method == "tools/call"
+        and exchange.params.get("name") == head.tool
+    ):
+        return  # the headers were found to say just that
     headers.check_standard(exchange.head.values, version, exchange.method, exchange.params)
     mcp.check_modern_version(str(version))

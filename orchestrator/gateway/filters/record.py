@@ -115,8 +115,7 @@ class Record:
         if self._is_failing:
             self._is_failing = False
             _ = self._log.info("record_available")
-        sheet = _Sheet(self._recorder, self._clock, exchange)
-        exchange.intend = sheet.intend
+        exchange.announce = self._intend
         try:
             reply = await then(exchange)
         except AgentsError as error:
@@ -134,19 +133,17 @@ class Record:
             )
             reply = refuse_unexpected(exchange)
         except asyncio.CancelledError:
-            sheet.end(Reply(0, category="flow", code=CallCancelledError.code))
+            self._end(exchange, Reply(0, category="flow", code=CallCancelledError.code))
             raise
         try:
-            sheet.write("outcome" if reply.stream is None else "stream", reply)
+            self._write(exchange, "outcome" if reply.stream is None else "stream", reply)
         except RecordUnavailableError as error:
             return self._refuse_unrecorded(
                 exchange,
-                OutcomeUnrecordedError(str(error)) if sheet.is_intended else error,
+                OutcomeUnrecordedError(str(error)) if exchange.is_intended else error,
             )
         if reply.stream is not None:
-            exchange.finally_do(lambda: sheet.end(reply))
-        else:
-            sheet.let_go()
+            exchange.finally_do(lambda: self._end(exchange, reply))
         return reply
 
     def _refuse_unrecorded(self, exchange: Exchange, error: AgentsError) -> Reply:
@@ -155,108 +152,71 @@ class Record:
             _ = self._log.error("record_unavailable", reason=str(error))
         return refuse(exchange, error)
 
-
-@final
-class _Sheet:
-    """What is recorded of one request.
-
-    Attributes:
-        is_intended: Whether the call was announced, and so may have been made.
-    """
-
-    __slots__ = ("_arguments_sha256", "_clock", "_exchange", "_recorder", "is_intended")
-
-    def __init__(self, recorder: Recorder, clock: Clock, exchange: Exchange) -> None:
-        self.is_intended = False
-        self._recorder = recorder
-        self._clock = clock
-        self._exchange = exchange
-        self._arguments_sha256 = ""
-
-    async def intend(self) -> None:
-        """Return when it is on disk that the call is about to be made.
-
-        Raises:
-            RecordUnavailableError: It cannot be recorded; the call must not be made.
-            AgentsError: The request was interrupted meanwhile.
-        """
-        done = self._recorder.intend(self._entry("intent", None))
+    async def _intend(self, exchange: Exchange) -> None:
+        """Return when it is on disk that the call is about to be made."""
+        done = self._recorder.intend(self._entry(exchange, "intent", None))
         try:
-            await self._exchange.wait(done)
+            await exchange.wait(done)
         except StateUnwritableError as error:
             raise RecordUnavailableError(str(error), hint=error.hint) from error
-        self.is_intended = True
+        exchange.is_intended = True
 
-    def write(self, event: CallEvent, reply: Reply) -> None:
+    def _write(self, exchange: Exchange, event: CallEvent, reply: Reply) -> None:
         """Write how the request went so far.
 
         Raises:
             RecordUnavailableError: It cannot be recorded.
         """
-        if event == "outcome" and reply.category not in _ANSWERED and self._exchange.target is None:
+        if event == "outcome" and reply.category not in _ANSWERED and exchange.target is None:
             event = "decision"
-        self._recorder.record(self._entry(event, reply))
+        self._recorder.record(self._entry(exchange, event, reply))
 
-    def end(self, reply: Reply) -> None:
+    def _end(self, exchange: Exchange, reply: Reply) -> None:
         """Write the end of what can have no other reply any more."""
         try:
-            self._exchange.require_whole()
+            exchange.require_whole()
         except AgentsError as error:
-            ended = refuse(self._exchange, error)
+            ended = refuse(exchange, error)
             reply = Reply(reply.status, category=ended.category, code=ended.code)
         with suppress(RecordUnavailableError):  # the recorder counts it
-            self._recorder.record(self._entry("outcome", reply))
-        self.let_go()
+            self._recorder.record(self._entry(exchange, "outcome", reply))
 
-    def let_go(self) -> None:
-        """Leave no ring of references behind: collecting one costs as much as a call."""
-        self._exchange.intend = _nothing
-
-    def _entry(self, event: CallEvent, reply: Reply | None) -> CallRecord:
-        exchange = self._exchange
-        principal, call, target = exchange.principal, exchange.call, exchange.target
-        if call is not None and not self._arguments_sha256:
-            self._arguments_sha256 = exchange.arguments_sha256 or hash_arguments(call.arguments)
-        tool = None
+    def _entry(self, exchange: Exchange, event: CallEvent, reply: Reply | None) -> CallRecord:
+        # One by one: to name all fields costs more than to write the line.
+        entry = CallRecord(event, exchange.id, exchange.role)
+        if exchange.place is None:
+            if not _is_role(exchange.role):
+                entry.role = _NO_ROLE
+        else:
+            entry.policy = exchange.place.policy.revision
+        if exchange.principal is not None:
+            entry.agent, entry.token_id = exchange.principal.agent, exchange.principal.token_id
+        if exchange.session is not None:
+            entry.session = exchange.session.key
+        entry.method = _method(exchange)
+        call, entry.kind = exchange.call, exchange.kind
         if call is not None:
             # A tool of the role's own, or what an agent took for one.
-            tool = call.name if exchange.kind is not None else _name(call.name)
-        passed = self._clock.monotonic() - exchange.started
-        # In their order: to name them all costs more than to write the line.
-        return CallRecord(
-            event,
-            exchange.id,
-            exchange.role if exchange.place or _is_role(exchange.role) else _NO_ROLE,
-            None if principal is None else principal.agent,
-            None if principal is None else principal.token_id,
-            "" if exchange.session is None else exchange.session.key,
-            self._method(),
-            tool,
-            exchange.kind,
-            "" if reply is None else reply.category,
-            "" if reply is None else reply.code,
-            0 if reply is None else reply.status,
-            0 if reply is None else round(passed * 1_000_000),
-            exchange.policy_revision,
-            exchange.rule,
-            exchange.attempt,
-            "" if target is None else target.ref.workload,
-            0 if target is None else target.ref.pid,
-            self._arguments_sha256,
-            _trace_of(exchange),
-        )
-
-    def _method(self) -> str:
-        exchange = self._exchange
-        if exchange.method in mcp.SERVED[exchange.era]:
-            return exchange.method
-        if exchange.method:
-            return _name(exchange.method)
-        return "" if exchange.head.method == "POST" else _name(exchange.head.method)
+            entry.tool = call.name if entry.kind is not None else _name(call.name)
+            if not exchange.arguments_sha256:
+                exchange.arguments_sha256 = hash_arguments(call.arguments)
+            entry.arguments_sha256 = exchange.arguments_sha256
+        if exchange.target is not None:
+            entry.workload, entry.pid = exchange.target.ref.workload, exchange.target.ref.pid
+        entry.rule, entry.attempt = exchange.rule, exchange.attempt
+        entry.trace_id = _trace_of(exchange)
+        if reply is not None:
+            entry.category, entry.code, entry.status = reply.category, reply.code, reply.status
+            entry.duration_us = round((self._clock.monotonic() - exchange.started) * 1_000_000)
+        return entry
 
 
-async def _nothing() -> None:
-    """Do nothing more: the record of this request is closed."""
+def _method(exchange: Exchange) -> str:
+    if exchange.method in mcp.SERVED[exchange.era]:
+        return exchange.method
+    if exchange.method:
+        return _name(exchange.method)
+    return "" if exchange.head.method == "POST" else _name(exchange.head.method)
 
 
 def _is_role(text: str) -> bool:
@@ -270,10 +230,12 @@ def _name(text: str) -> str:
 
 def _trace_of(exchange: Exchange) -> str:
     given = exchange.head.values.get(b"traceparent")
+    text: object = None
     if given is not None:
-        text: object = given.decode("latin-1")
-    else:
-        meta = exchange.params.get("_meta")
-        text = meta.get("traceparent") if isinstance(meta, dict) else None
+        text = given.decode("latin-1")
+    elif isinstance(meta := exchange.params.get("_meta"), dict):
+        text = meta.get("traceparent")
+    if text is None:
+        return ""
     match = _TRACE.fullmatch(text) if isinstance(text, str) else None
     return "" if match is None else match[1]

@@ -187,7 +187,7 @@ def _beside(exchange: Exchange) -> JsonObject:
     """Tell what a caller wrote beside the parameters, and the instance gets."""
     found: JsonObject = {}
     meta = exchange.params.get("_meta")
-    if isinstance(meta, dict):
+    if isinstance(meta, dict) and not mcp.REPLACED_META.issuperset(meta):
         found = {key: value for key, value in meta.items() if key not in mcp.REPLACED_META}
     if (answers := exchange.params.get("inputResponses")) is not None:
         found["inputResponses"] = answers

@@ -289,7 +289,7 @@ class StdioUpstream:
     def _take_answer(self, answer: jsonrpc.Response) -> None:
         if not isinstance(answer.id, str):
             return  # no request of ours
-        pending = self._forget(answer.id)
+        pending = self._pending.pop(answer.id, None) or self._listens.pop(answer.id, None)
         self._echoes.end(answer.id)
         if pending is not None and not pending.future.done():
             pending.future.set_result(answer)

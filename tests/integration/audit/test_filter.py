@@ -30,8 +30,9 @@ from orchestrator.errors import (
     UpstreamTimeoutError,
 )
 from orchestrator.gateway.asgi import Body, RawHeaders, Received, Start
-from orchestrator.gateway.context import Exchange, Head, Reply
+from orchestrator.gateway.context import Exchange, Reply
 from orchestrator.gateway.filters.record import Record
+from orchestrator.gateway.head import Head
 from orchestrator.journal import segments
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.names import AgentName, RoleName, TokenId

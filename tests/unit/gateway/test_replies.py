@@ -16,7 +16,8 @@ from orchestrator.audit.record import CallRecord
 from orchestrator.clock import SystemClock
 from orchestrator.gateway.app import Application
 from orchestrator.gateway.asgi import Body, Received, Scope, Start
-from orchestrator.gateway.context import Exchange, Head
+from orchestrator.gateway.context import Exchange
+from orchestrator.gateway.head import Head
 from orchestrator.gateway.replies import TABLE, refuse
 from orchestrator.gateway.server import Gateway
 from orchestrator.gateway.settings import GatewaySettings

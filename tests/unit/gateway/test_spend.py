@@ -28,8 +28,9 @@ from orchestrator.errors import (
     TokenRevokedError,
 )
 from orchestrator.gateway.asgi import Body, Received, Start
-from orchestrator.gateway.context import Exchange, Head, Reply
+from orchestrator.gateway.context import Exchange, Reply
 from orchestrator.gateway.filters.spend import Spend
+from orchestrator.gateway.head import Head
 from orchestrator.gateway.sums import SumStore
 from orchestrator.journal import segments
 from orchestrator.model.base import Json, JsonObject

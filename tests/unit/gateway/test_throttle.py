@@ -19,8 +19,9 @@ from orchestrator.errors import (
     TokenRevokedError,
 )
 from orchestrator.gateway.asgi import Body, Received, Start
-from orchestrator.gateway.context import Exchange, Head, Reply
+from orchestrator.gateway.context import Exchange, Reply
 from orchestrator.gateway.filters.throttle import Throttle
+from orchestrator.gateway.head import Head
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.names import AgentName, RoleName, TokenId, ToolName
 from orchestrator.model.rules import Limit, Limits, RolePolicy, ToolRule
