@@ -81,6 +81,11 @@ class _Server(uvicorn.Server):
         yield
 
     @override
+    async def main_loop(self) -> None:
+        # It would look ten times a second whether the end has come.
+        _ = await self.stopping.wait()
+
+    @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.listening.set()
