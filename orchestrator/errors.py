@@ -11,7 +11,9 @@ AgentsError                      code `internal`, exit status 1
 ├── TokenError                   4
 │   ├── TokenUnknownError
 │   ├── TokenExpiredError
-│   └── TokenRevokedError
+│   ├── TokenRevokedError
+│   ├── TokenScopeError          good, and not for this
+│   └── TokenUncheckedError      nobody knows whether it is good
 ├── PolicyError                  5
 │   ├── RuleError                a rule of the role, by name
 │   │   ├── CallDeniedError
@@ -30,6 +32,8 @@ AgentsError                      code `internal`, exit status 1
 ├── UpstreamError                7: between the gateway and an instance
 │   ├── TargetLostError
 │   ├── TargetUnavailableError
+│   ├── RoleHeldError
+│   ├── RoleClosedError
 │   ├── UpstreamTimeoutError
 │   ├── UpstreamProtocolError
 │   ├── NotRelayedError
@@ -205,6 +209,20 @@ class TokenRevokedError(TokenError):
     code = "token.revoked"
 
 
+@final
+class TokenScopeError(TokenError):
+    """The token is good, and does not allow what it was shown for."""
+
+    code = "token.scope"
+
+
+@final
+class TokenUncheckedError(TokenError):
+    """The token cannot be checked now, so it opens nothing."""
+
+    code = "token.unchecked"
+
+
 class PolicyError(AgentsError):
     """A call is not allowed."""
 
@@ -374,6 +392,20 @@ class TargetUnavailableError(UpstreamError):
     """No ready instance took the call; nothing was sent."""
 
     code = "upstream.unavailable"
+
+
+@final
+class RoleHeldError(UpstreamError):
+    """Calls of the role wait while a credential is replaced, and waited for long enough."""
+
+    code = "upstream.held"
+
+
+@final
+class RoleClosedError(UpstreamError):
+    """The role was closed in an emergency; nothing was sent."""
+
+    code = "upstream.closed"
 
 
 @final

@@ -14,10 +14,14 @@ from orchestrator.errors import LockHeldError, SettingsError
 
 PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
+# Others pass through to what is theirs further inside, and see nothing of the rest.
+PASSABLE_DIRECTORY = 0o711
 
 
 def make_private_directory(path: Path) -> None:
     """Make a directory that only its owner can enter, with its parents.
+
+    One that root lets others pass through, to their own homes further inside, is left so.
 
     Raises:
         SettingsError: It cannot be made, is no directory, belongs to somebody else, or is open to
@@ -28,7 +32,8 @@ def make_private_directory(path: Path) -> None:
         facts = path.stat()
         if facts.st_uid != os.geteuid():
             raise SettingsError(f"{path} belongs to another user", hint="Name another directory.")
-        if stat.S_IMODE(facts.st_mode) != PRIVATE_DIRECTORY:
+        mode, is_root = stat.S_IMODE(facts.st_mode), not os.geteuid()
+        if mode != PRIVATE_DIRECTORY and not (is_root and mode == PASSABLE_DIRECTORY):
             path.chmod(PRIVATE_DIRECTORY)
         if not os.access(path, os.W_OK | os.X_OK):
             raise SettingsError(f"{path} cannot be written", hint="Name another directory.")

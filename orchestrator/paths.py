@@ -49,6 +49,21 @@ class Paths:
         return self.state / "keys" / "gateway.key"
 
     @property
+    def vault(self) -> Path:
+        """Credentials that issuers made, encrypted."""
+        return self.state / "vault"
+
+    @property
+    def vault_key(self) -> Path:
+        """Opens them, unless the key is kept elsewhere."""
+        return self.state / "keys" / "vault.key"
+
+    @property
+    def fingerprint_key(self) -> Path:
+        """Marks values of secrets, so that two can be told to be the same."""
+        return self.state / "keys" / "fingerprint.key"
+
+    @property
     def sessions(self) -> Path:
         """What changed in callers' sessions after they were opened."""
         return self.state / "sessions"

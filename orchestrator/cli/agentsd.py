@@ -28,7 +28,7 @@ def main() -> int:
 
     gc.freeze()
     gc.enable()
-    _close_to_others()
+    close_to_others()
     _open_many()
     root, state, run, level = sys.argv[1:]
     paths = Paths(Path(root), Path(state), Path(run))
@@ -49,7 +49,7 @@ def main() -> int:
     return status
 
 
-def _close_to_others() -> None:
+def close_to_others() -> None:
     """Keep what this process knows out of core files and out of reach of same-user debuggers."""
     import ctypes
     import resource
@@ -60,7 +60,7 @@ def _close_to_others() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):
-        _ = sys.stderr.write("agentsd: cannot be closed to other processes of this user\n")
+        _ = sys.stderr.write(f"{COMPLAINT}cannot be closed to other processes of this user\n")
 
 
 def _open_many() -> None:

@@ -12,7 +12,9 @@ import structlog
 from typing_extensions import override
 
 from orchestrator.files import PRIVATE_FILE
+from orchestrator.secrets.redact import LIVE
 
+_WRITE: Final = structlog.processors.JSONRenderer(sort_keys=False)
 _LEVELS: Final = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -48,6 +50,11 @@ class _LastingLog(TextIOBase):
         return len(text)
 
 
+def _render(logger: object, name: str, event: structlog.typing.EventDict) -> str:
+    """Write a line of JSON without any value that this process has resolved."""
+    return LIVE.clean(str(_WRITE(logger, name, event)))
+
+
 def configure_log(level: str, path: Path) -> None:
     """Set structlog up for this process.
 
@@ -65,7 +72,7 @@ def configure_log(level: str, path: Path) -> None:
             structlog.processors.ExceptionRenderer(
                 structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
             ),
-            structlog.processors.JSONRenderer(sort_keys=False),
+            _render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         # structlog writes and flushes, and asks no more of it than that.

@@ -43,15 +43,23 @@ def init(directory: Path, *, as_json: bool = False) -> None:
 def validate(project: Path | None, roles_dir: Path | None, *, as_json: bool) -> None:
     """Check every file of a project and say what it would run."""
     from orchestrator.cli.project import check_project
+    from orchestrator.config.rotationcheck import rotation_notes
 
     checked = check_project(project, roles_dir, ())
     roles = [
         {"role": spec.role, "server": spec.server, "bands": spec.bands, "tools": sorted(spec.tools)}
         for spec in checked.desired.roles.values()
     ]
+    issuers = checked.project.settings.issuers
+    notes = [
+        text for role in checked.project.roles.values() for text in rotation_notes(role, issuers)
+    ]
     if as_json:
-        say_json({"valid": True, "project": str(checked.paths.root), "roles": roles})
+        project_root = str(checked.paths.root)
+        say_json({"valid": True, "project": project_root, "roles": roles, "notes": notes})
         return
     for spec in checked.desired.roles.values():
         say(f"{spec.role}: {spec.server}, {', '.join(spec.bands)}, {len(spec.tools)} tools")
+    for text in notes:
+        say(f"Note: {text}.")
     say("All files are right.")

@@ -12,12 +12,23 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.credential_commands import (
+    REOPEN_EXAMPLE,
+    REVOKE_ALL_EXAMPLES,
+    reopen,
+    revoke_all,
+    rotations,
+    schedules,
+)
+from orchestrator.cli.options import JsonOption, ProjectOption, RoleArgument
+from orchestrator.cli.secret_commands import secrets
 from orchestrator.errors import AgentsError
 
 EPILOG = (
     "Exit status: 0 done; 1 unexpected; 2 usage or files; 3 a secret; 4 a token; 5 denied; "
-    "6 an instance is not ready; 7 upstream; 8 protocol; 10 state, or nothing is running; "
-    "11 the tool itself reports an error."
+    "6 an instance is not ready; 7 upstream; 8 protocol; 9 a credential was not replaced; "
+    "10 state, or nothing is running; 11 the tool itself reports an error; "
+    "12 a rotation waits for a person."
 )
 
 app = typer.Typer(
@@ -43,21 +54,16 @@ pins = typer.Typer(
 )
 app.add_typer(pins, name="pins")
 
-ProjectOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--project",
-        "-C",
-        metavar="DIR",
-        help="The project; by default the nearest directory upwards with agents.yaml or roles/.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app.add_typer(rotations, name="rotate")
+app.add_typer(schedules, name="schedule")
+app.add_typer(secrets, name="secrets")
+_ = app.command("revoke-all", epilog=REVOKE_ALL_EXAMPLES)(revoke_all)
+_ = app.command("reopen", epilog=REOPEN_EXAMPLE)(reopen)
+
 RolesOption = Annotated[
     Path | None,
     typer.Option("--roles", metavar="DIR", help="Directory of the role files. [default: roles]"),
 ]
-RoleArgument = Annotated[str, typer.Argument(metavar="ROLE", help="Name of the role.")]
 
 
 @app.command(epilog="Example: agents init && agents up")
@@ -88,13 +94,17 @@ def up(  # noqa: PLR0913  one for each option
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be done, and do nothing.")
     ] = False,
+    users: Annotated[
+        bool, typer.Option("--users", help="As root: make a unix user for each role without one.")
+    ] = False,
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:
     """Check all files, then run every role; in the foreground until Ctrl-C stops all of it."""
     from orchestrator.cli.up import up as work
 
-    work(project, roles, tuple(only or ()), detach=detach, dry_run=dry_run, as_json=json)
+    chosen = tuple(only or ())
+    work(project, roles, chosen, detach=detach, dry_run=dry_run, users=users, as_json=json)
 
 
 @app.command(epilog="Example: agents down")
@@ -343,6 +353,22 @@ def token_revoke(
     from orchestrator.cli.tokens import revoke as work
 
     work(project, token_id, as_json=json)
+
+
+@tokens.command("deny", epilog="Example: agents token deny --subject treasury-bot")
+def token_deny(
+    *,
+    jti: Annotated[str, typer.Option(metavar="JTI", help="One token, by its `jti`.")] = "",
+    subject: Annotated[
+        str, typer.Option(metavar="SUB", help="All that were issued to it until now.")
+    ] = "",
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Refuse access tokens of the identity provider; what they have open is ended."""
+    from orchestrator.cli.tokens import deny as work
+
+    work(project, token_id="", jti=jti, subject=subject, as_json=json)
 
 
 def _version(*, value: bool) -> None:

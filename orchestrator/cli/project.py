@@ -1,9 +1,14 @@
 """Reads and checks a whole project, and tells what it would run."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
+
+from pydantic import BaseModel
 
 from orchestrator.cli.places import find_root
+from orchestrator.cli.users import choose_users
 from orchestrator.config.command import resolve_command
 from orchestrator.config.places import Places
 from orchestrator.config.project import Project, load_project, select_roles
@@ -12,6 +17,7 @@ from orchestrator.control.desired import SYSTEM_PATH, desired
 from orchestrator.errors import FileProblem, RoleFileError
 from orchestrator.model.desired import BOOTSTRAP_ROLE, Desired, GatewaySettings
 from orchestrator.model.names import RoleName, ServerName
+from orchestrator.model.secret import SecretRef, variables_of
 from orchestrator.model.settings import parse_address
 from orchestrator.paths import Paths
 
@@ -64,20 +70,47 @@ def check_project(given: Path | None, roles_dir: Path | None, only: tuple[str, .
         gateway=GatewaySettings(
             host=address.host,
             port=address.port,
-            hosts=project.settings.hosts,
+            hosts=(*project.settings.hosts, *project.settings.auth.hosts),
             origins=project.settings.origins,
+            auth=project.settings.auth,
         ),
         argvs=argvs,
         bootstrap_argvs=bootstrap_argvs,
         places=lambda name: Places(root, paths.state, name),
         baseline=lambda name: _baseline(paths, name),
+        issuers=project.settings.issuers,
+        vault=project.settings.vault,
+        users=choose_users(project),
+        stores=project.settings.stores,
     )
-    specs = [*wanted.roles.values(), *(one.spec for one in wanted.bootstraps.values())]
+    specs = [
+        *wanted.roles.values(),
+        *(one.spec for one in wanted.bootstraps.values()),
+        *wanted.credentials.owners.values(),
+    ]
     check_socket_paths(paths.run, [spec.name for spec in specs])
     variables = frozenset(
-        ref.name for spec in specs for ref in spec.secrets.values() if ref.scheme == "env"
-    )
+        name
+        for spec in specs
+        for reference in spec.secrets.values()
+        for name in variables_of(reference)
+    ) | frozenset(name for ref in _references(project.settings) for name in variables_of(ref))
     return Checked(project, paths, wanted, variables)
+
+
+def _references(value: object) -> Iterator[SecretRef]:
+    """Find every secret reference in settings, however deep."""
+    match value:
+        case SecretRef():
+            yield value
+        case BaseModel():
+            for name in type(value).model_fields:
+                yield from _references(cast("object", getattr(value, name)))
+        case dict():
+            for inner in cast("dict[str, object]", value).values():
+                yield from _references(inner)
+        case _:
+            pass
 
 
 def _baseline(paths: Paths, role: str) -> dict[str, str]:

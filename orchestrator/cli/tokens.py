@@ -65,8 +65,32 @@ def list_all(project: Path | None, *, as_json: bool) -> None:
     say("\n".join(table(head, rows)))
 
 
+def deny(project: Path | None, *, token_id: str, jti: str, subject: str, as_json: bool) -> None:
+    """Refuse access tokens of an identity provider: one by its id or `jti`, or a subject's."""
+    paths = find_paths(project)
+    try:
+        request: Object = {"op": "token.deny", "id": token_id, "jti": jti, "subject": subject}
+        body = cast("Object", ask_once(paths.control_socket, request))
+    except NotRunningError:
+        from orchestrator.wiring.tokens import open_desk
+
+        with open_desk(paths) as desk:
+            denial = desk.deny(token_id=token_id, jti=jti, subject=subject)
+        body = cast("Object", denial.describe())
+    if as_json:
+        say_json(body)
+    elif body["kind"] == "token":
+        say(f"The access token {body['name']} is refused.")
+    else:
+        say(f"Access tokens of {subject} that were issued until {body['until']} are refused.")
+        note("The identity provider may issue others: end the subject there, or in agents.yaml.")
+
+
 def revoke(project: Path | None, token_id: str, *, as_json: bool) -> None:
     """Revoke a token."""
+    if re.fullmatch(r"jwt-[0-9a-f]{16}", token_id):
+        deny(project, token_id=token_id, jti="", subject="", as_json=as_json)
+        return
     if not re.fullmatch(r"[0-9A-Za-z]{12}", token_id):
         # What was given instead may be a token: it is not repeated.
         raise TokenUnknownError(
@@ -86,8 +110,13 @@ def revoke(project: Path | None, token_id: str, *, as_json: bool) -> None:
         body = cast("Object", describe_token(record))
     if as_json:
         say_json(body)
-    else:
-        say(f"Token {body['id']} of agent {body['agent']} for role {body['role']} is revoked.")
+        return
+    say(f"Token {body['id']} of agent {body['agent']} for role {body['role']} is revoked.")
+    receipt = cast("Object", body.get("receipt") or {})
+    if receipt:
+        seen = f"after {receipt['refused_after_ms']} ms" if receipt["refused_at"] else "not yet"
+        cut, left = receipt["calls_cut"], receipt["streams_left"]
+        say(f"Seen refused {seen}; {cut} of its calls were cut, {left} are still open.")
 
 
 def _short(value: object) -> str:

@@ -15,12 +15,13 @@ from typing import Final, cast
 import anyio
 from pydantic import SecretStr
 
-from orchestrator.cli.agentsd import COMPLAINT
+from orchestrator.cli.agentsd import COMPLAINT, close_to_others
 from orchestrator.cli.down import stop_everything
 from orchestrator.cli.output import note, paint, paint_state, say, say_json
 from orchestrator.cli.places import find_paths
 from orchestrator.cli.project import Checked, check_project
 from orchestrator.cli.status import Object, is_ready, render, roles_of
+from orchestrator.cli.users import check_users, make_users, tell_shared
 from orchestrator.control.admin_client import ask, is_listening
 from orchestrator.control.plan import Remove, Update, changes, plan
 from orchestrator.control.state import StateFile, read_state
@@ -36,7 +37,7 @@ from orchestrator.errors import (
 )
 from orchestrator.files import hold_lock, make_private_directory, write_atomically
 from orchestrator.model.names import RoleName, SecretName
-from orchestrator.model.secret import SecretRef
+from orchestrator.model.secret import ISSUED, SecretRef
 from orchestrator.paths import Paths
 from orchestrator.runtimes.engine import end_ghosts
 from orchestrator.runtimes.fence import end_orphan
@@ -58,9 +59,19 @@ def up(  # noqa: PLR0913  one for each option
     *,
     detach: bool,
     dry_run: bool,
+    users: bool,
     as_json: bool,
 ) -> None:
     """Run the project's roles.
+
+    Args:
+        project: The project's directory.
+        roles_dir: The directory of its role files.
+        only: The roles to run; all without any.
+        detach: Whether to return as soon as all of them are ready.
+        dry_run: Whether to tell only what would be done.
+        users: Whether to make a unix user for each role that has none.
+        as_json: Whether to print JSON.
 
     Raises:
         RoleFileError: Files have mistakes; nothing was started.
@@ -68,10 +79,17 @@ def up(  # noqa: PLR0913  one for each option
         SettingsError: A place or the port cannot be used; nothing was started.
         WorkloadNotReadyError: With `detach`: a role did not become ready; the others run.
     """
+    close_to_others()  # secrets may stand in the environment of this shell
     checked = check_project(project, roles_dir, only)
     if dry_run:
         _tell_plan(checked, as_json=as_json)
         return
+    if users:
+        make_users(checked.project, only)
+        checked = check_project(project, roles_dir, only)
+    check_users(checked.project, checked.desired, checked.paths)
+    if not as_json:
+        tell_shared(checked.desired)
     _check_secrets(checked)
     joined, replies = _begin(checked, quiet=as_json)
     if detach:
@@ -159,13 +177,15 @@ def _check_secrets(checked: Checked) -> None:
     """Refuse to start while a secret is missing that no bootstrap makes."""
     paths = checked.paths
     made = {path for one in checked.desired.bootstraps.values() for path in one.files}
-    resolver = SecretResolver(paths.root, paths.state, dict(_given(checked)))
+    stores = checked.project.settings.stores
+    resolver = SecretResolver(paths.root, paths.state, _given(checked), accounts=stores)
     errors: list[SecretError] = []
     for spec in checked.desired.roles.values():
         wanted: dict[SecretName, SecretRef] = {
             name: ref
             for name, ref in spec.secrets.items()
-            if ref.path not in made or Path(ref.path).exists()
+            if ref.scheme not in ISSUED
+            and all(each.path not in made or Path(each.path).exists() for each in ref.chain())
         }
         try:
             _ = resolver.resolve_all(wanted)
@@ -222,7 +242,11 @@ def _prepare(checked: Checked) -> None:
                 generation = kept or state.next_generation(action.role)
                 spec = action.spec.model_copy(update={"generation": generation})
                 state.keep_role(action.role, spec)
-        state.update(gateway=wanted.gateway, bootstraps=wanted.bootstraps)
+        state.update(
+            gateway=wanted.gateway,
+            bootstraps=wanted.bootstraps,
+            credentials=wanted.credentials,
+        )
 
 
 def _daemon_command(checked: Checked) -> list[str]:

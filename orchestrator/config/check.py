@@ -2,10 +2,17 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, cast
+
+from pydantic import BaseModel
 
 from orchestrator.config.launchers import refused_launcher
-from orchestrator.config.places import OF_A_BOOTSTRAP, OF_AN_INSTANCE, unknown_placeholders
+from orchestrator.config.places import (
+    OF_A_BOOTSTRAP,
+    OF_AN_INSTANCE,
+    OF_SETTINGS,
+    unknown_placeholders,
+)
 from orchestrator.config.problems import did_you_mean, quoted
 from orchestrator.config.rulecheck import check_rules, where_it_is
 from orchestrator.config.secretlike import (
@@ -19,7 +26,9 @@ from orchestrator.errors import FileProblem
 from orchestrator.model.desired import BOOTSTRAP_ROLE
 from orchestrator.model.names import BandName, SecretName
 from orchestrator.model.role import Role
+from orchestrator.model.secret import SecretRef
 from orchestrator.model.server import Bands, Bootstrap, Launch, Server
+from orchestrator.model.settings import Settings
 
 # A role's name is part of its instance's, its log's and its home's.
 _TAKEN: Final = frozenset({BOOTSTRAP_ROLE, "agentsd", "engine"})
@@ -74,6 +83,7 @@ def check_role(
     yield from _literals(document)
     yield from _plain_variables(role.env, document, ("env",))
     yield from _twice(role.env, role.secrets, document, ())
+    yield from _check_references(role.secrets, document, ("secrets",), OF_AN_INSTANCE)
     yield from _placeholders(role.env, document, ("env",), OF_AN_INSTANCE)
     if role.restart.backoff > role.restart.backoff_max:
         yield document.problem(
@@ -104,6 +114,34 @@ def check_role(
         yield document.problem(("bands",), "these bands have no tool in this mode")
     elif not problems:
         yield from check_rules(role, server, document)
+
+
+def check_settings(settings: Settings, document: Document) -> Iterator[FileProblem]:
+    """Check that no secret stands in `agents.yaml`.
+
+    Args:
+        settings: What it says.
+        document: Where it says it.
+    """
+    yield from _literals(document)
+    for loc, reference in _references_in(settings, ()):
+        yield from _check_reference(reference, document, loc, OF_SETTINGS)
+
+
+def _references_in(value: object, loc: Loc) -> Iterator[tuple[Loc, SecretRef]]:
+    """Find every reference in settings, with its place."""
+    match value:
+        case SecretRef():
+            yield loc, value
+        case BaseModel():
+            for name, field in type(value).model_fields.items():
+                inner = cast("object", getattr(value, name))
+                yield from _references_in(inner, (*loc, field.alias or name))
+        case dict():
+            for key, inner in cast("dict[str, object]", value).items():
+                yield from _references_in(inner, (*loc, key))
+        case _:
+            pass
 
 
 def check_launcher(
@@ -169,20 +207,46 @@ def _check_launch(server: Server, document: Document) -> Iterator[FileProblem]:
     yield from _check_transport(launch, document)
     known = (*OF_AN_INSTANCE, launch.listen) if launch.transport == "http" else OF_AN_INSTANCE
     yield from _placeholders(launch.env, document, ("launch", "env"), known)
-    for index, word in enumerate(launch.command):
-        loc = ("launch", "command", index)
-        yield from _unknown_words(word, document, loc, known)
-        option = _OPTION.fullmatch(word)
-        if looks_random(word) or (option and is_secret_name(option[1].replace("-", "_"))):
-            yield document.problem(
-                loc,
-                "looks like a secret, and every user of the machine can read a command's arguments",
-                _AS_REFERENCE,
-            )
+    yield from _check_words(launch.command, document, ("launch", "command"), known)
     if launch.directory is not None:
         yield from _unknown_words(
             launch.directory, document, ("launch", "directory"), OF_AN_INSTANCE
         )
+
+
+def _check_words(
+    words: Sequence[str], document: Document, loc: Loc, known: tuple[str, ...]
+) -> Iterator[FileProblem]:
+    """Check the arguments of a command."""
+    for index, word in enumerate(words):
+        yield from _unknown_words(word, document, (*loc, index), known)
+        option = _OPTION.fullmatch(word)
+        if looks_random(word) or (option and is_secret_name(option[1].replace("-", "_"))):
+            yield document.problem(
+                (*loc, index),
+                "looks like a secret, and every user of the machine can read a command's arguments",
+                _AS_REFERENCE,
+            )
+
+
+def _check_references(
+    secrets: Mapping[SecretName, SecretRef],
+    document: Document,
+    loc: Loc,
+    known: tuple[str, ...],
+) -> Iterator[FileProblem]:
+    for name, reference in secrets.items():
+        yield from _check_reference(reference, document, (*loc, name), known)
+
+
+def _check_reference(
+    reference: SecretRef, document: Document, loc: Loc, known: tuple[str, ...]
+) -> Iterator[FileProblem]:
+    """Check the program that tells a secret, if a reference names one."""
+    if (program := reference.program) is not None:
+        yield from _check_words(program.argv, document, (*loc, "command"), known)
+        env = {SecretName(key): value for key, value in program.env}
+        yield from _plain_variables(env, document, (*loc, "env"))
 
 
 def _check_transport(launch: Launch, document: Document) -> Iterator[FileProblem]:
@@ -217,6 +281,7 @@ def _check_bootstrap(
     yield from _plain_variables(bootstrap.env, document, (*top, "env"))
     yield from _placeholders(bootstrap.env, document, (*top, "env"), OF_A_BOOTSTRAP)
     yield from _twice(bootstrap.env, bootstrap.secrets, document, top)
+    yield from _check_references(bootstrap.secrets, document, (*top, "secrets"), OF_A_BOOTSTRAP)
     yield from _bootstrap_files(bootstrap, document)
     problems = list(_role_bands(bootstrap.bands, server.bands, document, (*top, "bands")))
     yield from problems

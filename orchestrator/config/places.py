@@ -9,6 +9,8 @@ _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 OF_AN_INSTANCE = ("python", "project", "state", "role")
 OF_A_BOOTSTRAP = ("python", "project", "state")
+# At the beginning of a path or of an argument.
+OF_SETTINGS = ("python", "project", "state")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,22 +8,25 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
 from inspect import cleandoc
-from typing import Final, TypeVar, get_args
+from typing import Final, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails
 
 from orchestrator.config.secretlike import is_sayable
 from orchestrator.config.yamlfile import Document, Loc
 from orchestrator.errors import FileProblem, RoleFileError
 from orchestrator.model.base import Json, Model
+from orchestrator.model.issuers_cloud import AWS_SECRET_PATTERN, LEASE_PATH_PATTERN
 from orchestrator.model.names import (
     AGENT_PATTERN,
     ENVIRONMENT_PATTERN,
     HTTP_PATH_PATTERN,
     SLUG_PATTERN,
     TOOL_PATTERN,
+    USER_PATTERN,
 )
+from orchestrator.model.stores import REGION_PATTERN
 
 _ModelT = TypeVar("_ModelT", bound=Model)
 
@@ -34,6 +37,10 @@ _PATTERNS: Final = {
     ENVIRONMENT_PATTERN: "a variable's name is up to 64 of A-Z, 0-9 and _",
     TOOL_PATTERN: "a tool's name is up to 128 of A-Z, a-z, 0-9, _, ., / and -",
     HTTP_PATH_PATTERN: "a path begins with / and is up to 256 of A-Z, a-z, 0-9, ., _, ~, / and -",
+    USER_PATTERN: "a user's name is up to 32 of a-z, 0-9, _ and -, and begins with a letter or _",
+    REGION_PATTERN: "a region is such as eu-central-1",
+    LEASE_PATH_PATTERN: "a path is such as database/creds/app, and no part of it is empty or dots",
+    AWS_SECRET_PATTERN: "a secret's name is up to 512 of A-Z, a-z, 0-9, /, _, +, =, ., @, : and -",
     AGENT_PATTERN: "an agent's name is up to 64 of A-Z, a-z, 0-9, _, ., @ and -",
 }
 _KINDS: Final = {
@@ -45,6 +52,7 @@ _KINDS: Final = {
     "list_type": ("a list", "write [one, two]"),
     "dict_type": ("a mapping", "write `key: value` lines"),
     "model_type": ("a mapping", "write `key: value` lines"),
+    "model_attributes_type": ("a mapping", "write `key: value` lines"),
 }
 # Keys that take a list or one word: the word, and a list.
 _LISTS: Final = {
@@ -52,6 +60,7 @@ _LISTS: Final = {
     "resources": ("all", "[docs://guide]"),
     "prompts": ("all", "[summarize]"),
 }
+_TAGS: Final = frozenset({"union_tag_not_found", "union_tag_invalid"})
 _SIZES: Final = {
     "greater_than": "more than {gt}",
     "greater_than_equal": "at least {ge}",
@@ -152,13 +161,18 @@ def _problem(model: type[Model], document: Document, loc: Loc, error: ErrorDetai
     kind, about = error["type"], dict[str, object](error.get("ctx", {}))
     value = document.look(loc)
     if "[key]" in error["loc"]:
-        problem = f"{quoted(str(loc[-1]))} is not a name that can stand here"
-        return document.problem(loc, problem, _pattern(about), at_key=True)
+        key = str(loc[-1])
+        problem = f"{quoted(key)} is not a name that can stand here"
+        if kind == "literal_error":
+            expected = _wrong_value(kind, about, key, "")[1]
+        else:
+            expected = _pattern(about)
+        return document.problem(loc, problem, expected, at_key=True)
     if kind == "missing":
-        meaning = describe(_model_at(model, loc[:-1])).get(str(loc[-1]), "")
+        meaning = describe(_model_at(model, loc[:-1], error["loc"])).get(str(loc[-1]), "")
         return document.problem(loc, "is missing", _lower(meaning))
     if kind == "extra_forbidden":
-        known = field_names(_model_at(model, loc[:-1]))
+        known = field_names(_model_at(model, loc[:-1], error["loc"]))
         expected = did_you_mean(str(loc[-1]), known)
         return document.problem(loc, "unknown key", expected, at_key=True)
     if kind in _KINDS:
@@ -169,6 +183,11 @@ def _problem(model: type[Model], document: Document, loc: Loc, error: ErrorDetai
     if kind in _SIZES:
         problem = "has the wrong length or size"
         return document.problem(loc, problem, _SIZES[kind].format(**about))
+    if kind in _TAGS:
+        # The key that tells the branches of a union apart; all of ours are called so.
+        loc = (*loc, "kind")
+        value = value.get("kind") if isinstance(value, dict) else None
+        about["expected_tags"] = _kinds_at(model, loc[:-2])
     spoken = "this" if _UNSPOKEN & set(loc) else quoted(value)
     problem, expected = _wrong_value(kind, about, value, spoken)
     return document.problem(loc, problem, expected)
@@ -180,6 +199,12 @@ def _wrong_value(kind: str, about: dict[str, object], value: Json, spoken: str) 
             allowed = re.findall(r"'([^']*)'", str(about.get("expected", "")))
             guess = did_you_mean(value if isinstance(value, str) else "", allowed)
             return f"{spoken} is not possible here", guess
+        case "union_tag_invalid":
+            allowed = str(about["expected_tags"]).split()
+            guess = did_you_mean(value if isinstance(value, str) else "", allowed)
+            return f"{spoken} is not possible here", guess
+        case "union_tag_not_found":
+            return "is missing", did_you_mean("", str(about["expected_tags"]).split())
         case "string_pattern_mismatch":
             return f"{spoken} is not a proper name", _pattern(about)
         case "value_error":
@@ -238,20 +263,50 @@ def describe(model: type[BaseModel]) -> dict[str, str]:
     return meanings
 
 
-def _model_at(model: type[BaseModel], loc: Loc) -> type[BaseModel]:
-    """Find the model of a place inside a model; the nearest around it where there is none."""
+def _model_at(
+    model: type[BaseModel], loc: Loc, branches: Collection[str | int] = ()
+) -> type[BaseModel]:
+    """Find the model of a place inside a model; the nearest around it where there is none.
+
+    Args:
+        model: The outermost model.
+        loc: The place.
+        branches: What pydantic calls the place; where several models could stand, the one that
+            is named in it is meant.
+    """
     here = model
     for part in loc:
         for name, field in here.model_fields.items():
             if (field.alias or name) == part:
-                here = next(models_in(field.annotation), here)
+                found = list(models_in(field.annotation))
+                named = (each for each in found if _kinds_of(each) & set(branches))
+                here = next(named, found[0] if found else here)
+                break
     return here
+
+
+def _kinds_of(model: type[BaseModel]) -> set[str]:
+    """Tell what a model's `kind` may be, where it is one of a union."""
+    field = model.model_fields.get("kind")
+    words: tuple[object, ...] = get_args(field.annotation) if field else ()
+    return {word for word in words if isinstance(word, str)}
+
+
+def _kinds_at(model: type[BaseModel], loc: Loc) -> str:
+    """Tell the kinds that an entry of the mapping at a place may have, separated by blanks."""
+    around = _model_at(model, loc[:-1])
+    field = next((f for n, f in around.model_fields.items() if (f.alias or n) == loc[-1]), None)
+    found = models_in(field.annotation) if field else ()
+    return " ".join(sorted(kind for each in found for kind in _kinds_of(each)))
 
 
 def models_in(annotation: object) -> Iterator[type[BaseModel]]:
     """Find the models that an annotation names, however deep."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
+    if isinstance(annotation, PlainValidator):
+        # What becomes something else when it is read.
+        annotation = cast("object", annotation.json_schema_input_type)
     parts: tuple[object, ...] = get_args(annotation)
     for part in parts:
         yield from models_in(part)

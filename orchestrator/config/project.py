@@ -12,7 +12,8 @@ from typing import Generic, TypeVar, final
 from orchestrator.config.check import check_launcher, check_role, check_server
 from orchestrator.config.places import Places
 from orchestrator.config.problems import check, did_you_mean, quoted, sort_problems
-from orchestrator.config.settings import load_settings, run_directory, state_directory
+from orchestrator.config.rotationcheck import check_bootstrap_secrets, check_rotation
+from orchestrator.config.settings import FILE_NAME, load_settings, run_directory, state_directory
 from orchestrator.config.yamlfile import Document, read_yaml, why, writable
 from orchestrator.errors import FileProblem, RoleFileError, SettingsError
 from orchestrator.files import who_may_write
@@ -73,17 +74,14 @@ def load_project(root: Path, roles_dir: Path | None = None) -> Project:
     """
     root = root.absolute()
     problems: list[FileProblem] = []
-    settings = Settings()
-    with _collect(problems):
-        _check_directory(root, str(root))
-        settings = load_settings(root)
+    settings = _load_settings(root, problems)
     folder = root / "roles" if roles_dir is None else roles_dir.absolute()
     servers = dict(_load_folder(root, folder / "servers", Server, problems))
     roles = dict(_load_folder(root, folder, Role, problems))
     if not roles and not problems:
         problems.append(_whole(_shown(root, folder), "no role file is here", "run `agents init`"))
-    problems += _cross_check(roles, servers)
-    if problems:
+    problems += _cross_check(roles, servers, settings)
+    if problems or settings is None:
         raise RoleFileError(sort_problems(problems))
     good_roles = [loaded for loaded in roles.values() if loaded]
     good_servers = [loaded for loaded in servers.values() if loaded]
@@ -95,6 +93,15 @@ def load_project(root: Path, roles_dir: Path | None = None) -> Project:
         role_files=MappingProxyType({each.model.role: each.document for each in good_roles}),
         server_files=MappingProxyType({each.model.server: each.document for each in good_servers}),
     )
+
+
+def _load_settings(root: Path, problems: list[FileProblem]) -> Settings | None:
+    try:
+        _check_directory(root, str(root))
+        return load_settings(root)
+    except RoleFileError as error:
+        problems.extend(error.problems)
+        return None
 
 
 def select_roles(project: Project, only: Sequence[str] = ()) -> tuple[Role, ...]:
@@ -179,17 +186,28 @@ def _check_directory(path: Path, shown: str) -> None:
 
 
 def _cross_check(
-    roles: Mapping[str, _Loaded[Role] | None], servers: Mapping[str, _Loaded[Server] | None]
+    roles: Mapping[str, _Loaded[Role] | None],
+    servers: Mapping[str, _Loaded[Server] | None],
+    settings: Settings | None,
 ) -> Iterator[FileProblem]:
     models = {stem: loaded and loaded.model for stem, loaded in servers.items()}
     for stem, role in roles.items():
         if role:
             yield from check_role(role.model, role.document, stem, models)
+            server = models.get(role.model.server)
+            yield from check_rotation(role.model, role.document, server, settings)
     for stem, server in servers.items():
         if server:
             yield from check_server(server.model, server.document, stem)
+            yield from check_bootstrap_secrets(server.model, server.document)
             users = [role.model for role in roles.values() if role and role.model.server == stem]
             yield from check_launcher(server.model, server.document, users)
+    for agent in () if settings is None else settings.auth.agents:
+        for name in agent.roles:
+            if name not in roles:
+                problem = f"there is no role {quoted(name)}"
+                known = did_you_mean(name, roles)
+                yield FileProblem(FILE_NAME, 0, 0, "auth.agents", problem, known)
 
 
 def _shown(root: Path, path: Path) -> str:

@@ -26,8 +26,8 @@ before anything starts. A mistake is told with file, line and column, and nothin
   `transport: http` is told where to listen by `{socket}` or `{port}` in its `launch.command` or
   `launch.env`.
 - A secret is never in a file. Under `secrets:` stands where it is kept: `env:NAME` (the
-  environment, then `.env`), `dotenv:/absolute/file#NAME`, or `file:/absolute/path`. A path may
-  begin with `{state}/` or `{project}/`. The file must have mode 0600.
+  environment, then `.env`), `file:/absolute/path` with mode 0600, or another of the
+  [references](secrets.md). A path may begin with `{state}/` or `{project}/`.
 """
 
 
@@ -85,7 +85,7 @@ def _value(entry: Json) -> str:
             text = " or ".join(f"`{word}`" for word in words)
         case {"const": str(word)}:
             text = f"`{word}`"
-        case {"anyOf": list(choices)}:
+        case {"anyOf": list(choices)} | {"oneOf": list(choices)}:
             kinds = [_value(choice) for choice in choices]
             text = " or ".join(kind for kind in kinds if kind != "nothing")
         case {"type": str(kind)}:

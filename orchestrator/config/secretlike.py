@@ -20,7 +20,10 @@ _HARMLESS_WORDS = frozenset({
     "FILE", "PATH", "DIR", "DIRECTORY", "NAME", "ID", "TTL", "AGE", "MODE", "TYPE", "HEADER",
     "COUNT", "LIMIT", "MAX", "MIN", "SIZE", "LENGTH", "PUBLIC", "ALGORITHM", "SECONDS", "MS",
 })  # fmt: skip
-_HARMLESS_VALUE = re.compile(r"[0-9]{1,6}|true|false|yes|no|on|off|none|", re.IGNORECASE)
+# A plain word, or a file of the project: `{state}/keys.json`.
+_HARMLESS_VALUE = re.compile(
+    r"[0-9]{1,6}|true|false|yes|no|on|off|none||\{(?:project|state)\}/[^\s\0]*", re.IGNORECASE
+)
 
 # What is a secret in a file, but need not be one in a call, beside the formats known for sure.
 _LIKELY = re.compile(

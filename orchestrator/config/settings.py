@@ -5,7 +5,9 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from orchestrator.config.check import check_settings
 from orchestrator.config.problems import check
+from orchestrator.config.rotationcheck import check_issuers
 from orchestrator.config.yamlfile import read_yaml
 from orchestrator.errors import RoleFileError, SettingsError
 from orchestrator.model.names import WorkloadName
@@ -38,6 +40,8 @@ def load_settings(root: Path) -> Settings:
         for key, place in (("state", settings.state), ("run", settings.run))
         if place is not None and (problem := _foreign_place(root, root / place))
     )
+    problems += tuple(check_issuers(settings, document))
+    problems += tuple(check_settings(settings, document))
     if problems:
         raise RoleFileError(problems)
     return settings

@@ -123,7 +123,8 @@ class Bootstraps:
             SecretNotFoundError: The bootstrap that makes them failed.
         """
         task = self._tasks.get(spec.server)
-        if task is None or task.spec.files.isdisjoint(ref.path for ref in spec.secrets.values()):
+        paths = (each.path for ref in spec.secrets.values() for each in ref.chain())
+        if task is None or task.spec.files.isdisjoint(paths):
             return
         await task.finished.wait()
         if task.error is not None:

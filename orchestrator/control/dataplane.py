@@ -3,7 +3,8 @@
 from typing import Protocol
 
 from orchestrator.model.base import JsonObject
-from orchestrator.model.names import WorkloadName
+from orchestrator.model.names import RoleName, WorkloadName
+from orchestrator.model.rotation import Drain
 from orchestrator.model.snapshot import Pulse, Snapshot
 
 
@@ -23,6 +24,35 @@ class DataPlane(Protocol):
 
         Returns:
             How many calls were still in flight when the wait ended; 0 is a clean drain.
+        """
+        ...
+
+    async def see_out(self, workload: WorkloadName, grace: float, *, promises: bool) -> Drain:
+        """Wait until nothing uses a workload that gets no new calls.
+
+        Calls that are still there at the end of the wait and may be made again are made again, by
+        whoever takes calls then. All others stay.
+
+        Args:
+            workload: The workload.
+            grace: Longest wait, in seconds.
+            promises: Whether to wait for callers, too, who were asked something by it.
+        """
+        ...
+
+    def hold(self, role: RoleName, seconds: float) -> None:
+        """Let new calls of a role wait, each at most so long, until `release`."""
+        ...
+
+    def release(self, role: RoleName) -> None:
+        """Let the calls of a role through again."""
+        ...
+
+    def cut(self, role: RoleName) -> int:
+        """End everything that is under way at a role whose route is closed.
+
+        Returns:
+            How many calls that were.
         """
         ...
 

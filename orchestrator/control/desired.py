@@ -1,19 +1,32 @@
 """From what the user wrote to what has to run; pure."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from orchestrator.config.places import Places
 from orchestrator.config.policies import policy_of
+from orchestrator.config.rotationcheck import MINTING_TOOL
 from orchestrator.model.base import Json, JsonObject
-from orchestrator.model.desired import BOOTSTRAP_ROLE, BootstrapSpec, Desired, GatewaySettings
-from orchestrator.model.names import BandName, RoleName, SecretName, ServerName
+from orchestrator.model.desired import (
+    BOOTSTRAP_ROLE,
+    BootstrapSpec,
+    CredentialPlan,
+    Desired,
+    GatewaySettings,
+)
+from orchestrator.model.issuers import IssuerSettings, OwnVault, WalletSuiteIssuer, lease_issuer
+from orchestrator.model.issuers_cloud import VaultLeaseIssuer
+from orchestrator.model.names import BandName, RoleName, SecretName, ServerName, lane_part
 from orchestrator.model.role import Mode, Restart, Role
+from orchestrator.model.rotation import UpstreamRotation
 from orchestrator.model.secret import SecretRef
 from orchestrator.model.server import Bootstrap, BootstrapCall, Launch, Server
+from orchestrator.model.stores import DEFAULT_STORE, Account
 from orchestrator.model.workload import HttpServing, WorkloadSpec
 
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_OWN_VAULT: Final = OwnVault()
 
 
 def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be made for this call
@@ -25,6 +38,10 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
     bootstrap_argvs: Mapping[ServerName, tuple[str, ...]],
     places: Callable[[str], Places],
     baseline: Callable[[str], Mapping[str, str]],
+    issuers: Mapping[str, IssuerSettings] = MappingProxyType({}),
+    vault: OwnVault = _OWN_VAULT,
+    users: Mapping[str, str] = MappingProxyType({}),
+    stores: Mapping[str, Account] = MappingProxyType({}),
 ) -> Desired:
     """Turn checked files into specs.
 
@@ -36,21 +53,35 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
         bootstrap_argvs: Resolved command of each server's bootstrap instance, where it has one.
         places: Tells what the placeholders stand for in a role, by its name.
         baseline: Tells the variables that every instance of a role has, by its name.
+        issuers: Who makes credentials, by name.
+        vault: The project's own vault.
+        users: The unix user of each role that has one of its own, and of its owner's instance
+            under `owner_of(role)`.
+        stores: Stores of secrets that are reached over the network, by name.
 
     Returns:
         What should run; generations are left at 1.
     """
     specs: dict[RoleName, WorkloadSpec] = {}
+    owners: dict[RoleName, WorkloadSpec] = {}
+    makers = dict(issuers)
     bootstraps: dict[ServerName, BootstrapSpec] = {}
     for name, role in roles.items():
         server = servers[role.server]
+        rotation = role.rotation
+        if (lease := lease_of(role)) is not None:
+            maker = lease_issuer(name)
+            makers[maker] = lease
+            upstream = rotation.upstream or UpstreamRotation()
+            upstream = upstream.model_copy(update={"issuer": maker})
+            rotation = rotation.model_copy(update={"upstream": upstream})
         specs[name] = _spec(
             name,
             server,
             bands=role.band_names,
             mode=role.mode,
             env=role.env,
-            secrets=role.secrets,
+            secrets={key: as_issued(ref) for key, ref in role.secrets.items()},
             restart=role.restart,
             argv=argvs[name],
             places=places(name),
@@ -60,9 +91,20 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
                 "sharing": role.instances,
                 "standby": role.standby,
                 "policy": policy_of(role, server),
-                "rotation": role.rotation,
+                "rotation": rotation,
+                "user": users.get(name, ""),
             }
         )
+        issuer = makers.get(rotation.upstream.issuer or "") if rotation.upstream else None
+        if isinstance(issuer, WalletSuiteIssuer):
+            owners[name] = _owner(
+                name,
+                server,
+                issuer,
+                argv=argvs[name],
+                places=places(name),
+                baseline=baseline(f"{BOOTSTRAP_ROLE}.owner.{name}"),
+            ).model_copy(update={"user": issuer.user or users.get(owner_of(name), "")})
         if (wanted := server.bootstrap) is not None and role.server not in bootstraps:
             bootstraps[role.server] = _bootstrap(
                 server,
@@ -71,7 +113,56 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
                 places(""),
                 baseline(f"{BOOTSTRAP_ROLE}-{role.server}"),
             )
-    return Desired(gateway=gateway, roles=specs, bootstraps=bootstraps)
+    credentials = CredentialPlan(issuers=makers, owners=owners, vault=vault, stores=dict(stores))
+    return Desired(gateway=gateway, roles=specs, bootstraps=bootstraps, credentials=credentials)
+
+
+def owner_of(role: RoleName) -> str:
+    """Name the owner's instance of a role, as no role can be named."""
+    return f"{role}_owner"
+
+
+def lease_of(role: Role) -> VaultLeaseIssuer | None:
+    """Tell the issuer that a role's `vault-lease:` references stand for, None without any."""
+    for reference in role.secrets.values():
+        if reference.scheme == "vault-lease":
+            store = reference.store or DEFAULT_STORE
+            return VaultLeaseIssuer(kind="vault-lease", store=store, path=reference.path)
+    return None
+
+
+def as_issued(reference: SecretRef) -> SecretRef:
+    """Write a reference to a lease as one to what the role's issuer makes."""
+    if reference.scheme != "vault-lease":
+        return reference
+    return SecretRef("issued", "", reference.name)
+
+
+def _owner(  # noqa: PLR0913  a private step of the function above
+    role: RoleName,
+    server: Server,
+    issuer: WalletSuiteIssuer,
+    *,
+    argv: tuple[str, ...],
+    places: Places,
+    baseline: Mapping[str, str],
+) -> WorkloadSpec:
+    """Describe the instance that makes a role's tokens; it has just the bands that this takes."""
+    names, band = server.bands.names, server.tools[MINTING_TOOL].band
+    bands = names[: names.index(band) + 1] if server.bands.cumulative else (band,)
+    spec = _spec(
+        RoleName(BOOTSTRAP_ROLE),
+        server,
+        bands=bands,
+        mode="owner",
+        env=issuer.env,
+        secrets=issuer.secrets,
+        restart=Restart(),
+        argv=argv,
+        places=places,
+        baseline=baseline,
+    )
+    return spec.model_copy(update={"part": lane_part("modern", f"owner of {role}")})
 
 
 def _spec(  # noqa: PLR0913  a private step of the function above
@@ -160,7 +251,7 @@ def _needs_mode(server: Server, bands: tuple[BandName, ...]) -> bool:
 
 
 def _fill_reference(reference: SecretRef, places: Places) -> SecretRef:
-    return SecretRef(reference.scheme, places.fill(reference.path), reference.name)
+    return reference.filled(places.fill)
 
 
 def _fill_call(call: BootstrapCall, places: Places) -> BootstrapCall:

@@ -1,6 +1,7 @@
 """All processes of one generation of a role: the one that serves, its spare, its lanes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from datetime import timedelta
 from types import MappingProxyType
 from typing import final
 
@@ -9,7 +10,7 @@ from anyio.abc import TaskGroup
 
 from orchestrator.control.eras import mirrors
 from orchestrator.control.keeper import ENGINE_POLL_SECONDS, Keeper
-from orchestrator.control.lanes import Lanes, left_lanes
+from orchestrator.control.lanes import Key, Lanes, left_lanes
 from orchestrator.control.pins import Held, Live
 from orchestrator.control.release import release, tell
 from orchestrator.control.report import report_process, report_role
@@ -17,11 +18,12 @@ from orchestrator.control.services import Services
 from orchestrator.control.state import ControlState
 from orchestrator.errors import RuntimeUnavailableError
 from orchestrator.model.names import SECOND, ToolName, WorkloadName, lane_part
-from orchestrator.model.rules import RolePolicy
+from orchestrator.model.rotation import Check, Drain
 from orchestrator.model.server import ToolClass
-from orchestrator.model.snapshot import Era, Route
+from orchestrator.model.snapshot import Era, Route, TargetRef
 from orchestrator.model.status import RoleStatus
 from orchestrator.model.workload import Phase, WorkloadSpec
+from orchestrator.runtimes.identity import kill_group
 
 
 @final
@@ -50,12 +52,16 @@ class Generation:
     owner is told of every change and asks for the route.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - three ways to begin
         self,
         spec: WorkloadSpec,
         services: Services,
         group: TaskGroup,
         changed: Callable[["Generation"], None],
+        *,
+        check: Check | None = None,
+        leaves: bool = False,
+        closed: str | None = None,
     ) -> None:
         """Begin to keep it, with what an earlier run left of it.
 
@@ -64,6 +70,9 @@ class Generation:
             services: What keepers work with.
             group: Runs them.
             changed: Called after every change.
+            check: A call that has to succeed before its first process is ready.
+            leaves: Whether it served before, and only finishes what it has.
+            closed: Why it does not run at all, None if it does.
         """
         self.spec = spec
         self._services = services
@@ -71,12 +80,19 @@ class Generation:
         self._changed = changed
         self._classes: Mapping[ToolName, ToolClass] = MappingProxyType(dict(spec.tools))
         self._is_over = False
+        self._is_restored = leaves
+        self._is_finished = False
         self._told = Held()
         self._lanes = Lanes(spec, services, group, self._note)
-        self._serving = self._begin(spec)
+        self._serving = self._begin(spec, check, closed)
         self._members = [self._serving]
+        if closed is not None:
+            self._is_over = True
+            return
         if spec.standby and _second_of(spec).name in services.state.state.processes:
             self._begin_second()
+        if leaves:
+            self.leave()
 
     @property
     def serving(self) -> Keeper:
@@ -120,10 +136,18 @@ class Generation:
         )
         return release(route, self.held())
 
+    def refs(self) -> tuple[TargetRef, ...]:
+        """Tell how the gateway reaches each process that may have something to finish."""
+        if self._is_finished:
+            return ()
+        return tuple(ref for keeper in self._served() if (ref := keeper.ref()) is not None)
+
+    def _served(self) -> tuple[Keeper, ...]:
+        return (*(member.keeper for member in self._members), *self._lanes.keepers())
+
     def lives(self) -> tuple[Live, ...]:
         """Tell what each process shows that may have calls, or stands by for them."""
-        keepers = (*(member.keeper for member in self._members), *self._lanes.keepers())
-        return tuple(keeper.live for keeper in keepers if keeper.live is not None)
+        return tuple(keeper.live for keeper in self._served() if keeper.live is not None)
 
     def held(self) -> Held:
         """Tell what agents do not get, as nobody has approved it."""
@@ -151,9 +175,9 @@ class Generation:
         )
         return tell(status, self.spec, self.held())
 
-    def adopt_policy(self, policy: RolePolicy) -> None:
-        """Let calls be decided by another policy; no process is touched."""
-        self.spec = self.spec.model_copy(update={"policy": policy})
+    def adopt(self, spec: WorkloadSpec) -> None:
+        """Take another spec that differs in what is no concern of processes."""
+        self.spec = spec
 
     def want(self, era: Era, owner: str) -> None:
         """Have a process for an era and an owner, where that makes sense."""
@@ -171,8 +195,83 @@ class Generation:
             self._lanes.unwant(owner)
 
     async def settled(self) -> None:
-        """Wait until the process that serves is in a state that stays."""
+        """Wait until the process that serves is in a state that stays, or it is ended."""
         await self.serving.settled()
+
+    def lane_keys(self) -> tuple[Key, ...]:
+        """Tell for whom there are further processes."""
+        return self._lanes.keys()
+
+    async def warm(self, keys: Collection[Key]) -> None:
+        """Have further processes, as many as can be had, before anybody calls them."""
+        for era, owner in keys:
+            self.want(era, owner)
+        await self._lanes.settled()
+
+    def leave(self) -> None:
+        """Begin nothing any more, and let what runs finish what it has."""
+        self._is_over = True
+        for member in self._members:
+            member.keeper.withdraw()
+        self._lanes.leave()
+
+    def finish(self) -> None:
+        """Take nothing any more, not even what goes on with calls that were here."""
+        self._is_finished = True
+        for keeper in self.keepers():
+            keeper.end()
+
+    def pin(self, spec: WorkloadSpec) -> None:
+        """Have every process come back with the credential of this spec."""
+        self.spec = spec
+        for keeper in self.keepers():
+            keeper.spec = keeper.spec.model_copy(update={"credential": spec.credential})
+
+    async def see_out(self, grace: float, *, promises: bool = True) -> Drain:
+        """Wait until nothing uses what runs; nothing is stopped, and no call is cut.
+
+        Args:
+            grace: Longest wait, in seconds. What an earlier run of the control plane left may be
+                at work for callers that nobody knows any more: that takes all of it.
+            promises: Whether to wait for callers, too, who were asked something.
+        """
+        plane = await self._services.publisher.plane()
+        drains: list[Drain] = []
+
+        async def see_out(keeper: Keeper) -> None:
+            drains.append(await plane.see_out(keeper.spec.name, grace, promises=promises))
+
+        async with anyio.create_task_group() as group:
+            for keeper in self._served():
+                if keeper.is_ready:
+                    group.start_soon(see_out, keeper)
+                    if self._is_restored:
+                        group.start_soon(anyio.sleep, grace)
+        return Drain(
+            sum(drain.left for drain in drains), max((drain.oldest for drain in drains), default=0)
+        )
+
+    async def kill(self) -> None:
+        """End every process at once, with whatever it has."""
+        self.finish()
+        for keeper in self.keepers():
+            if (process := keeper.process) is not None:
+                kill_group(process.pid, process.started, process.boot_id)
+        self._lanes.kill()
+        self.withdraw()
+        async with anyio.create_task_group() as group:
+            for member in self._members:
+                group.start_soon(self._kill, member)
+        await self._lanes.gone()
+
+    async def _kill(self, member: _Member) -> None:
+        while True:
+            try:
+                await self._end(member, timedelta(0))
+            except RuntimeUnavailableError:
+                await anyio.sleep(ENGINE_POLL_SECONDS)
+            else:
+                return
 
     def withdraw(self) -> None:
         """Begin nothing any more, and leave what runs to those who end it."""
@@ -199,6 +298,7 @@ class Generation:
         Raises:
             RuntimeUnavailableError: There is no engine to do it.
         """
+        self.finish()
         self.withdraw()
         troubles: list[RuntimeUnavailableError] = []
 
@@ -215,18 +315,28 @@ class Generation:
             raise troubles[0]
         await self._lanes.gone()
 
-    async def _end(self, member: _Member) -> None:
+    async def _end(self, member: _Member, grace: timedelta | None = None) -> None:
         member.scope.cancel()
         await member.done.wait()
         keeper = member.keeper
-        await self._services.runtime.stop(keeper.spec.name, keeper.spec.stop.grace)
+        await self._services.runtime.stop(
+            keeper.spec.name, keeper.spec.stop.grace if grace is None else grace
+        )
         if keeper.process is not None:
             self._services.publisher.lose(keeper.spec.name, keeper.process.pid, "it was stopped")
         self._services.state.drop_process(keeper.spec.name)
 
-    def _begin(self, spec: WorkloadSpec) -> _Member:
-        member = _Member(Keeper(spec, self._services, self._note))
-        self._group.start_soon(member.run, name=f"keep {spec.name}")
+    def _begin(
+        self, spec: WorkloadSpec, check: Check | None = None, closed: str | None = None
+    ) -> _Member:
+        member = _Member(Keeper(spec, self._services, self._note, check=check))
+        if closed is None:
+            self._group.start_soon(member.run, name=f"keep {spec.name}")
+        else:
+            member.keeper.rest(
+                f"closed: {closed}", f"`agents reopen {spec.role}` lets it run again."
+            )
+            member.done.set()
         return member
 
     def _begin_second(self) -> None:

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from enum import Enum, auto
-from typing import Final, final
+from typing import Final, TypeVar, final
 
 import anyio
 from pydantic import SecretStr
@@ -23,6 +23,7 @@ from orchestrator.control.vigil import Sign, Vigil
 from orchestrator.errors import (
     AgentsError,
     AttestationError,
+    RotationError,
     RuntimeUnavailableError,
     SecretError,
     StateCorruptError,
@@ -31,12 +32,14 @@ from orchestrator.errors import (
 )
 from orchestrator.model.base import JsonObject
 from orchestrator.model.names import SecretName, ToolName
+from orchestrator.model.rotation import Check
 from orchestrator.model.snapshot import Era, TargetRef
 from orchestrator.model.workload import EngineState, Phase, WorkloadSpec
 from orchestrator.runtimes.base import Process
 from orchestrator.runtimes.identity import is_alive
-from orchestrator.runtimes.probe import Attested, EraRefusedError
+from orchestrator.runtimes.probe import EraRefusedError
 
+T = TypeVar("T")
 ENGINE_POLL_SECONDS: Final = 1.0
 KILL_SECONDS: Final = 10.0
 ATTEST_SECONDS: Final = 1.0
@@ -65,7 +68,7 @@ class Keeper:
     the route tells it by `expose` and `withdraw`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a thing of its own
         self,
         spec: WorkloadSpec,
         services: Services,
@@ -73,6 +76,7 @@ class Keeper:
         *,
         owner: str = "",
         on_era_refused: Callable[[], None] | None = None,
+        check: Check | None = None,
     ) -> None:
         """Remember what to keep.
 
@@ -83,6 +87,7 @@ class Keeper:
             owner: Whose alone the process is; empty for everybody's.
             on_era_refused: Called when the server does not speak the era of the spec; nothing is
                 tried any more then. Without it that is a failure like any other.
+            check: A call that has to succeed before the process is ready, until it has calls.
         """
         self.spec = spec
         self.owner = owner
@@ -92,9 +97,11 @@ class Keeper:
         self.restarts = 0
         self.process: Process | None = None
         self.live: Live | None = None  # what it showed when it was attested last
+        self.credential = ""  # version that the process was launched with
         self._services = services
         self._changed = changed
         self._on_era_refused = on_era_refused
+        self._check = check
         self._log = services.log.bind(workload=spec.name, role=spec.role)
         if owner:
             self._log = self._log.bind(owner=owner)
@@ -108,6 +115,7 @@ class Keeper:
         self._ready_since: float | None = None
         self._retry_at: float | None = None
         self._failed_once = False
+        self._is_over = False
         self._may_adopt = True
         self._was_hidden = False
         self._inside: anyio.CancelScope | None = None
@@ -189,9 +197,14 @@ class Keeper:
         )
 
     async def settled(self) -> None:
-        """Wait until the state is one that stays."""
-        while not self.is_settled:
+        """Wait until the state is one that stays, or nobody keeps it any more."""
+        while not self.is_settled and not self._is_over:
             await self._moved.wait()
+
+    def end(self) -> None:
+        """Let go of those who wait for it: it is being ended."""
+        self._is_over = True
+        self._moved.set()
 
     def note_exit(self, pid: int, code: int | None) -> None:
         """Take the news that a process of this workload ended."""
@@ -206,6 +219,7 @@ class Keeper:
         if self._place is not _Place.HIDDEN:
             return
         self._place = _Place.ROUTED
+        self._check = None
         if self._inside is not None:
             self._inside.cancel()
         if self._was_hidden:
@@ -215,6 +229,11 @@ class Keeper:
     def withdraw(self) -> None:
         """Leave the process to those who end it."""
         self._place = _Place.WITHDRAWN
+
+    def rest(self, detail: str, hint: str) -> None:
+        """Keep nothing; say why."""
+        self._place = _Place.WITHDRAWN
+        self.phase, self.detail, self.hint = Phase.STOPPED, detail, hint
 
     # The loop.
 
@@ -245,7 +264,7 @@ class Keeper:
             await self._after_exit(code)
         except AttestationError as error:
             await self._quarantine(error)
-        except (SecretError, StateCorruptError) as error:
+        except (SecretError, RotationError, StateCorruptError) as error:
             await self._block(error)
         except RuntimeUnavailableError:
             raise
@@ -277,6 +296,7 @@ class Keeper:
             ):
                 self.restarts = record.restarts
                 self._record = record
+                self.credential = record.credential
                 self.process = Process(
                     spec.name,
                     record.pid,
@@ -289,7 +309,13 @@ class Keeper:
                 return self.process
             # Launched, and nobody remembers how far it came: it never had traffic from us.
             await self._kill(observed.pid)
-        self._secrets = await services.secrets(spec)
+        if self._place is _Place.WITHDRAWN:
+            self._move(Phase.STOPPED, "")
+            await anyio.sleep_forever()
+        resolved = await services.secrets(self.spec)
+        if self._place is _Place.WITHDRAWN:
+            return await self._obtain()
+        self._secrets = resolved.values
         if self.phase is Phase.BLOCKED:
             self._move(Phase.STARTING, "")
         self._log_begin = end_of(services.log_of(spec.role))
@@ -297,6 +323,7 @@ class Keeper:
         self.process = None
         self._record = None
         self._ends.forget()
+        self.credential = resolved.credential
         self.process = await services.runtime.launch(spec, self._secrets)
         self._log.info("instance launched", pid=self.process.pid)
         services.changed()
@@ -305,6 +332,10 @@ class Keeper:
     async def _make_ready(self, process: Process) -> None:
         """Probe, attest and remember the process."""
         services, spec = self._services, self.spec
+        if self._place is _Place.WITHDRAWN and self._record is not None:
+            # It only finishes what it has: asking it for more would be of no use.
+            self._move(Phase.READY, "")
+            return
         known = services.state.state.eras.get(spec.server)
         chosen = spec.era if spec.era != "auto" or known is None else known
         begun = services.clock.monotonic()
@@ -318,6 +349,8 @@ class Keeper:
             raise
         self._said = (opened.era, opened.instructions)
         self._attest(opened.tools)
+        if (check := self._check) is not None:
+            await self._try(process, opened.era, check)
         now = services.clock.now().timestamp()
         ready_at = self._record.ready_at if self._record is not None else now
         self._record = ProcessRecord(
@@ -334,6 +367,7 @@ class Keeper:
             address=process.address,
             restarts=self.restarts,
             ready_at=ready_at,
+            credential=self.credential,
         )
         self._remember(self._record)
         # An adopted process has been ready for a while.
@@ -348,6 +382,27 @@ class Keeper:
             rubbish=opened.rubbish,
             seconds=round(services.clock.monotonic() - begun, 3),
         )
+
+    async def _try(self, process: Process, era: Era, check: Check) -> None:
+        """Make the call that has to succeed; what the server says to it may hold anything.
+
+        Raises:
+            WorkloadNotReadyError: It did not succeed.
+        """
+        startup, services = self.spec.probe.startup.total_seconds(), self._services
+        try:
+            with anyio.fail_after(startup):
+                result = await self._unless_it_ends(
+                    process, lambda: services.check(process, era, check)
+                )
+        except TimeoutError:
+            raise WorkloadNotReadyError(
+                f"it did not answer the check call of {check.tool} within {startup:g} s"
+            ) from None
+        except UpstreamError:
+            raise WorkloadNotReadyError(f"it refused the check call of {check.tool}") from None
+        if result.get("isError") is True:
+            raise WorkloadNotReadyError(f"the check call of {check.tool} failed")
 
     def _attest(self, listed: tuple[JsonObject, ...]) -> None:
         """Hold a live list against what the role was promised.
@@ -471,11 +526,9 @@ class Keeper:
         if not self._tools_changed.is_set():
             _ = await unless(self._tools_changed.wait, lambda: self._ends.wait(process.pid))
 
-    async def _unless_it_ends(
-        self, process: Process, work: Callable[[], Awaitable[Attested]]
-    ) -> Attested:
+    async def _unless_it_ends(self, process: Process, work: Callable[[], Awaitable[T]]) -> T:
         """Do something with a process, and stop at once when the process ends meanwhile."""
-        done: tuple[Attested] | None = None
+        done: tuple[T] | None = None
         failure: AgentsError | None = None
         try:
             done = await unless(lambda: self._ends.wait(process.pid), work)
@@ -583,7 +636,7 @@ class Keeper:
             else:
                 return
 
-    async def _block(self, error: SecretError | StateCorruptError) -> None:
+    async def _block(self, error: SecretError | RotationError | StateCorruptError) -> None:
         """Something it needs is missing: look again now and then."""
         if self.phase is not Phase.BLOCKED or self.detail != str(error):
             self._log.warning("instance blocked", detail=str(error))

@@ -5,6 +5,7 @@ attested against the same promise, and ends when nobody has called it for a whil
 """
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Final, TypeAlias, final
 
 import anyio
@@ -43,6 +44,7 @@ class Lane:
         refusal: Why it is not to be had; empty while it is, or soon will be.
         over: Set when it is to end.
         gone: Set when its process is gone.
+        is_killed: Whether it ends without a drain and without any grace.
     """
 
     def __init__(self, keeper: Keeper, wanted_at: float) -> None:
@@ -52,6 +54,7 @@ class Lane:
         self.refusal = ""
         self.over = anyio.Event()
         self.gone = anyio.Event()
+        self.is_killed = False
 
 
 @final
@@ -128,10 +131,31 @@ class Lanes:
         """End the lanes of an owner who needs none any more."""
         self._end(*(key for key in self._lanes if key[1] == owner))
 
+    def keys(self) -> tuple[Key, ...]:
+        """Tell the lanes that are not about to end."""
+        return tuple(self._lanes)
+
+    async def settled(self) -> None:
+        """Wait until every lane is in a state that stays, or is over."""
+        for lane in tuple(self._lanes.values()):
+            await lane.keeper.settled()
+
+    def leave(self) -> None:
+        """Begin none any more, and let those that are there finish what they have."""
+        self._closed = True
+        for keeper in self.every_keeper():
+            keeper.withdraw()
+
     def close(self) -> None:
         """End all, and begin none any more."""
         self._closed = True
         self._end(*self._lanes)
+
+    def kill(self) -> None:
+        """End all at once."""
+        for lane in (*self._lanes.values(), *self._ending.values()):
+            lane.is_killed = True
+        self.close()
 
     async def gone(self) -> None:
         """Wait until the processes of all lanes that were ended are gone."""
@@ -182,6 +206,7 @@ class Lanes:
         ended = [(key, lane) for key in keys if (lane := self._lanes.pop(key, None)) is not None]
         for key, lane in ended:
             lane.keeper.withdraw()
+            lane.keeper.end()
             self._services.state.forget_process(lane.keeper.spec.name)
             self._ending[key] = lane
             lane.over.set()
@@ -197,11 +222,11 @@ class Lanes:
             group.start_soon(lane.keeper.run, name=f"keep {lane.keeper.spec.name}")
             await self._until_over(key, lane)
             spec = lane.keeper.spec
-            if lane.keeper.is_ready:
+            if lane.keeper.is_ready and not lane.is_killed:
                 plane = await self._services.publisher.plane()
                 _ = await plane.drain(spec.name, spec.stop.drain.total_seconds())
             group.cancel_scope.cancel()
-        await self._stop(lane.keeper)
+        await self._stop(lane)
         lane.gone.set()
         if self._ending.get(key) is lane:
             del self._ending[key]
@@ -226,12 +251,13 @@ class Lanes:
         called = pulse.last_call if pulse is not None else 0.0
         return max(called, lane.wanted_at, lane.keeper.ready_since or 0.0)
 
-    async def _stop(self, keeper: Keeper) -> None:
+    async def _stop(self, lane: Lane) -> None:
         """Have the engine end the process, as soon as there is an engine."""
-        name = keeper.spec.name
+        keeper, name = lane.keeper, lane.keeper.spec.name
+        grace = timedelta(0) if lane.is_killed else keeper.spec.stop.grace
         while True:
             try:
-                await self._services.runtime.stop(name, keeper.spec.stop.grace)
+                await self._services.runtime.stop(name, grace)
             except RuntimeUnavailableError:
                 await anyio.sleep(ENGINE_POLL_SECONDS)
             else:

@@ -33,13 +33,20 @@ from orchestrator.model.admin import (
     RotationsRequest,
     ShutdownRequest,
     StatusRequest,
+    TokenDenyRequest,
     TokenIssueRequest,
     TokenListRequest,
     TokenRevokeRequest,
 )
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.names import TokenId
-from orchestrator.model.status import GatewayStatus, ProjectStatus
+from orchestrator.model.status import (
+    CredentialsReport,
+    CredentialStatus,
+    GatewayStatus,
+    ProjectStatus,
+)
+from orchestrator.runtimes.users import shared_note
 from orchestrator.tokens.record import TokenRecord
 
 if TYPE_CHECKING:
@@ -75,6 +82,7 @@ class Orders:
         gateway: Callable[[], GatewayStatus],
         desk: "Callable[[], Awaitable[TokenDesk]]",
         credentials: Callable[[CredentialRequest], AsyncGenerator[Progress | Result]],
+        report: Callable[[], CredentialsReport] = CredentialsReport,
         group: TaskGroup,
         log: FilteringBoundLogger,
     ) -> None:
@@ -88,6 +96,7 @@ class Orders:
             gateway: Tells how the gateway is.
             desk: Waits for the token desk, which is loaded beside everything else.
             credentials: Answers what is asked of rotations.
+            report: Tells all credentials.
             group: Runs work that outlives a request.
             log: Structured log.
         """
@@ -98,6 +107,7 @@ class Orders:
         self._gateway = gateway
         self._desk = desk
         self._credentials = credentials
+        self._report = report
         self._group = group
         self._log = log
 
@@ -135,10 +145,19 @@ class Orders:
                 yield Result(body=[describe_token(record) for record in records])
             case TokenRevokeRequest():
                 desk = await self._desk()
-                record = await anyio.to_thread.run_sync(
-                    desk.revoke, TokenId(request.id), "revoked by an operator"
+                done = await anyio.to_thread.run_sync(
+                    lambda: desk.revoke_with_receipt(
+                        TokenId(request.id), by="operator", reason="revoked by an operator"
+                    )
                 )
-                yield Result(body=describe_token(record))
+                receipt = done.describe()
+                yield Result(body={**describe_token(done.record), "receipt": receipt})
+            case TokenDenyRequest():
+                desk = await self._desk()
+                denial = await anyio.to_thread.run_sync(
+                    lambda: desk.deny(token_id=request.id, jti=request.jti, subject=request.subject)
+                )
+                yield Result(body=denial.describe())
             case PinsListRequest():
                 yield Result(body=self._list_pins(request))
             case PinsDiffRequest():
@@ -220,12 +239,26 @@ class Orders:
             await anyio.sleep(QUIET_SECONDS)
 
     def _status(self) -> JsonObject:
+        report = self._report()
+        shared = shared_note([spec.user for spec, _ in self._reconciler.every_pinned()])
+        of_role: dict[str, list[CredentialStatus]] = {}
+        for one in report.credentials:
+            of_role.setdefault(one.role, []).append(one)
         status = ProjectStatus(
             project=str(self._project),
             pid=os.getpid(),
             gateway=self._gateway(),
-            roles=self._reconciler.statuses(),
-            notes=(*self._reconciler.notes(), *self._bootstraps.notes()),
+            roles=tuple(
+                role.model_copy(update={"credentials": tuple(of_role.get(role.role, ()))})
+                for role in self._reconciler.statuses()
+            ),
+            rotations=report.rotations,
+            notes=(
+                *self._reconciler.notes(),
+                *self._bootstraps.notes(),
+                *report.notes,
+                *([shared] if shared else ()),
+            ),
         )
         return cast("JsonObject", status.model_dump(mode="json"))
 

@@ -9,6 +9,7 @@ from orchestrator.model.workload import WorkloadSpec
 
 # Given by the control plane itself.
 _OWN: Final = frozenset({"generation", "part", "credential"})
+_OF_NO_PROCESS: Final = frozenset({"policy", "rotation"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Decide a role's calls by another policy; its processes stay."""
+    """Decide a role's calls by another policy, replace its credentials by other rules.
+
+    Its processes stay.
+    """
 
     role: RoleName
     spec: WorkloadSpec
@@ -90,8 +94,8 @@ def plan(
             actions.append(Start(role, spec))
             continue
         different = changes(old, spec)
-        if different == ("policy",):
-            actions.append(Update(role, spec))
+        if different and _OF_NO_PROCESS.issuperset(different):
+            actions.append(Update(role, spec, different))
         elif different:
             actions.append(Replace(role, spec, different))
     actions.extend(Remove(role) for role in sorted(current) if role not in desired)

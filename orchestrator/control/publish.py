@@ -55,6 +55,10 @@ class Publisher:
         if self._plane is not None:
             self._plane.lose(workload, pid, reason)
 
+    def cut(self, role: RoleName) -> int:
+        """End what is under way at a role whose route is closed; tell how many calls that were."""
+        return 0 if self._plane is None else self._plane.cut(role)
+
     def pulse(self, workload: WorkloadName) -> Pulse | None:
         """Tell what the gateway knows of a workload's life, None if it does not know it (yet)."""
         return None if self._plane is None else self._plane.pulse(workload)

@@ -16,6 +16,7 @@ from orchestrator.control.pins import Live
 from orchestrator.control.plan import Action, Remove, Replace, Start, Update, plan
 from orchestrator.control.services import Services
 from orchestrator.control.slot import Slot
+from orchestrator.control.state import ControlState
 from orchestrator.errors import (
     AgentsError,
     NotRunningError,
@@ -24,7 +25,6 @@ from orchestrator.errors import (
 )
 from orchestrator.model.desired import Desired
 from orchestrator.model.names import RoleName, WorkloadName
-from orchestrator.model.rules import RolePolicy
 from orchestrator.model.snapshot import Era
 from orchestrator.model.status import RoleStatus
 from orchestrator.model.workload import EngineState, Phase, WorkloadExit, WorkloadSpec
@@ -106,7 +106,7 @@ class Reconciler:
         Raises:
             NotRunningError: The role is not applied.
         """
-        return self._slot(role).pinned()
+        return self.slot(role).pinned()
 
     def every_pinned(self) -> tuple[tuple[WorkloadSpec, tuple[Live, ...]], ...]:
         """Tell the same of all roles."""
@@ -114,7 +114,7 @@ class Reconciler:
 
     def note_pins_changed(self, role: RoleName) -> None:
         """Take the news that an operator approved what a role shows."""
-        self._slot(role).note_pins_changed()
+        self.slot(role).note_pins_changed()
 
     async def change(self) -> None:
         """Wait for the next change that a person would see."""
@@ -126,8 +126,7 @@ class Reconciler:
         async with anyio.create_task_group() as group:
             self._group = group
             await group.start(self._follow_exits)
-            roles = state.state.roles.values()
-            wanted = {name for spec in roles for name in names_of(spec, state.state)}
+            wanted = _wanted(state.state)
             state.keep_only(wanted)
             for name in (await runtime.observe()).keys() - wanted:
                 await runtime.stop(name, STRAY_GRACE)
@@ -148,13 +147,13 @@ class Reconciler:
             AgentsError: A replacement did not become ready; the old generation serves on.
         """
         state = self._services.state
-        async with self._turn():
+        async with self.turn():
             if state.state.gateway not in (None, desired.gateway):
                 raise SettingsError(
-                    "the gateway's address or allowed hosts changed in agents.yaml",
+                    "the gateway's address, allowed hosts or `auth:` changed in agents.yaml",
                     hint="Run `agents down`, then `agents up`.",
                 )
-            state.update(bootstraps=desired.bootstraps)
+            state.update(bootstraps=desired.bootstraps, credentials=desired.credentials)
             self._bootstraps.begin(desired.bootstraps, self._tasks())
             current = {role: slot.spec for role, slot in self._slots.items()}
             actions = plan(desired.roles, current)
@@ -172,8 +171,13 @@ class Reconciler:
             NotRunningError: The role is not applied.
             WorkloadNotReadyError: The fresh one did not become ready; the old one serves on.
         """
-        async with self._turn():
-            slot = self._slot(role)
+        async with self.turn():
+            slot = self.slot(role)
+            if slot.closed is not None:
+                raise NotRunningError(
+                    f"role {role} is closed: {slot.closed}",
+                    hint=f"`agents reopen {role}` lets it run again.",
+                )
             self._bootstraps.begin(self._services.state.state.bootstraps, self._tasks())
             # Whoever restarts it may have put another program in its place.
             self._services.state.forget_eras(slot.spec.server)
@@ -190,7 +194,7 @@ class Reconciler:
             await self._all([self._removal(role) for role in self._slots])
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncGenerator[None]:
+    async def turn(self) -> AsyncGenerator[None]:
         """Make changes one at a time.
 
         Raises:
@@ -206,7 +210,12 @@ class Reconciler:
         if scope.cancelled_caught:
             raise NotRunningError("the project is being stopped")
 
-    def _slot(self, role: RoleName) -> Slot:
+    def slot(self, role: RoleName) -> Slot:
+        """Find a role.
+
+        Raises:
+            NotRunningError: The role is not applied.
+        """
         slot = self._slots.get(role)
         if slot is None:
             known = ", ".join(sorted(self._slots)) or "none"
@@ -225,7 +234,7 @@ class Reconciler:
                 self._start(role, spec)
                 return None
             case Update(role, spec):
-                return self._update(role, spec.policy)
+                return self._update(role, spec)
             case Replace(role, spec, changes):
                 if "argv" in changes:  # another program may speak other eras
                     self._services.state.forget_eras(spec.server)
@@ -244,13 +253,18 @@ class Reconciler:
 
     def _replacement(self, role: RoleName, spec: WorkloadSpec) -> Callable[[], Awaitable[None]]:
         async def work() -> None:
-            await self._slots[role].replace(self._next(role, spec))
+            slot = self._slots[role]
+            fresh = self._next(role, spec)
+            # Who runs with a certain version goes on with it, unless somebody else issues it now.
+            same = _issuer_of(spec) == _issuer_of(slot.spec)
+            credential = slot.spec.credential if same else ""
+            await slot.replace(fresh.model_copy(update={"credential": credential}))
 
         return work
 
-    def _update(self, role: RoleName, policy: RolePolicy) -> Callable[[], Awaitable[None]]:
+    def _update(self, role: RoleName, spec: WorkloadSpec) -> Callable[[], Awaitable[None]]:
         async def work() -> None:
-            self._slots[role].adopt_policy(policy)
+            self._slots[role].adopt(spec)
 
         return work
 
@@ -356,3 +370,15 @@ class Reconciler:
         event, self._change = self._change, anyio.Event()
         event.set()
         self._outer_change()
+
+
+def _wanted(state: ControlState) -> set[WorkloadName]:
+    """Tell every workload that may go on from an earlier run."""
+    specs = [spec for role, spec in state.roles.items() if role not in state.closed]
+    specs += state.staged.values()
+    specs += [spec for leaving in state.leaving.values() for spec in leaving]
+    return {name for spec in specs for name in names_of(spec, state)}
+
+
+def _issuer_of(spec: WorkloadSpec) -> str | None:
+    return None if spec.rotation.upstream is None else spec.rotation.upstream.issuer

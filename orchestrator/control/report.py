@@ -33,6 +33,7 @@ def report_role(keeper: Keeper, clock: Clock, url: str) -> RoleStatus:
             round(max(0.0, keeper.retry_at - now), 3) if keeper.retry_at is not None else None
         ),
         instances=spec.sharing,
+        credential=keeper.credential if keeper.process else "",
         url=url,
     )
 
@@ -48,6 +49,7 @@ def report_process(keeper: Keeper, clock: Clock) -> ProcessStatus:
         pid=keeper.process.pid if keeper.process else None,
         restarts=keeper.restarts,
         uptime_seconds=_uptime(keeper, clock.monotonic()),
+        credential=keeper.credential if keeper.process else "",
     )
 
 

@@ -12,11 +12,27 @@ from orchestrator.clock import Clock
 from orchestrator.control.pinbook import PinBook
 from orchestrator.control.publish import Publisher
 from orchestrator.control.state import ProcessRecord, StateFile
+from orchestrator.model.base import JsonObject
 from orchestrator.model.names import SecretName
+from orchestrator.model.rotation import Check
 from orchestrator.model.server import EraChoice
+from orchestrator.model.snapshot import Era
 from orchestrator.model.workload import WorkloadSpec
 from orchestrator.runtimes.base import Process, Runtime
 from orchestrator.runtimes.probe import Attested
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a workload is launched with beside its spec.
+
+    Attributes:
+        values: Values of its secrets, complete.
+        credential: Version of the issued credential that they hold; empty if they hold none.
+    """
+
+    values: Mapping[SecretName, SecretStr]
+    credential: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +46,10 @@ class Services:
         pins: Which tool definitions were accepted.
         probe: Asks a process for its tools over its own channel, while the gateway does not know
             it; a record says that it was opened already.
-        secrets: Resolves the secrets of a spec, complete; raises SecretError.
+        check: Calls a tool of a process that was probed, over the same channel, as long as the
+            gateway does not know it.
+        secrets: Resolves the secrets of a spec, with exactly the credential that it names if it
+            names one; raises SecretError, or RotationError while there is none.
         log_of: Tells where a role's instance writes its log.
         clock: Time.
         log: Structured log.
@@ -45,7 +64,8 @@ class Services:
     state: StateFile
     pins: PinBook
     probe: Callable[[Process, WorkloadSpec, EraChoice, ProcessRecord | None], Awaitable[Attested]]
-    secrets: Callable[[WorkloadSpec], Awaitable[Mapping[SecretName, SecretStr]]]
+    check: Callable[[Process, Era, Check], Awaitable[JsonObject]]
+    secrets: Callable[[WorkloadSpec], Awaitable[Resolved]]
     log_of: Callable[[str], Path]
     clock: Clock
     log: FilteringBoundLogger

@@ -1,18 +1,20 @@
 """What the control plane has to know after a crash, in one file that is replaced whole."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, final
+from typing import Annotated, Literal, TypeVar, final
 
 from pydantic import Field, ValidationError
 
 from orchestrator.errors import StateCorruptError, StateUnwritableError
 from orchestrator.files import write_atomically
 from orchestrator.model.base import JsonObject, Model
-from orchestrator.model.desired import BootstrapSpec, GatewaySettings
+from orchestrator.model.desired import BootstrapSpec, CredentialPlan, GatewaySettings
 from orchestrator.model.names import RoleField, RoleName, ServerField, ServerName, WorkloadName
 from orchestrator.model.snapshot import Era
 from orchestrator.model.workload import WorkloadSpec
+
+T = TypeVar("T")
 
 
 class ProcessRecord(Model):
@@ -32,6 +34,7 @@ class ProcessRecord(Model):
         address: Where it serves HTTP; empty for a stdio server.
         restarts: Restarts of this generation so far.
         ready_at: When it became ready, in seconds since 1970.
+        credential: Version of the issued credential that it was launched with; empty without one.
     """
 
     pid: int
@@ -47,6 +50,7 @@ class ProcessRecord(Model):
     address: str = ""
     restarts: int = 0
     ready_at: float = 0.0
+    credential: str = ""
 
 
 class ControlState(Model):
@@ -64,6 +68,10 @@ class ControlState(Model):
         processes: Launched processes, by workload.
         eras: Era that each server turned out to speak, so that it is asked once.
         unspoken: Eras that a server turned out not to speak beside that.
+        staged: Generation that is readied with another credential, by role.
+        leaving: Generations that served before and finish what they have, by role.
+        closed: Why roles were closed in an emergency; they stay so until they are opened again.
+        credentials: Who makes credentials.
     """
 
     format: Literal[1] = 1
@@ -79,6 +87,12 @@ class ControlState(Model):
     unspoken: dict[ServerField, Annotated[tuple[Era, ...], Field(strict=False)]] = Field(
         default_factory=dict
     )
+    staged: dict[RoleField, WorkloadSpec] = Field(default_factory=dict)
+    leaving: dict[RoleField, Annotated[tuple[WorkloadSpec, ...], Field(strict=False)]] = Field(
+        default_factory=dict
+    )
+    closed: dict[RoleField, str] = Field(default_factory=dict)
+    credentials: CredentialPlan = CredentialPlan()
 
 
 def read_state(path: Path) -> ControlState:
@@ -181,5 +195,55 @@ class StateFile:
         self.update(roles={**self.state.roles, role: spec})
 
     def drop_role(self, role: RoleName) -> None:
-        """Forget a role."""
-        self.update(roles={name: s for name, s in self.state.roles.items() if name != role})
+        """Forget a role; that it was closed is remembered."""
+        state = self.state
+        self.update(
+            roles=_without(state.roles, role),
+            staged=_without(state.staged, role),
+            leaving=_without(state.leaving, role),
+        )
+
+    def keep_staged(self, spec: WorkloadSpec) -> None:
+        """Remember the generation that is readied with another credential."""
+        self.update(staged={**self.state.staged, spec.role: spec})
+
+    def drop_staged(self, role: RoleName) -> None:
+        """Forget the generation that was readied."""
+        if role in self.state.staged:
+            self.update(staged=_without(self.state.staged, role))
+
+    def switch(self, spec: WorkloadSpec, previous: WorkloadSpec) -> None:
+        """Remember that the staged generation serves, and that the one before finishes."""
+        role, state = spec.role, self.state
+        self.update(
+            roles={**state.roles, role: spec},
+            staged=_without(state.staged, role),
+            leaving={**state.leaving, role: (*state.leaving.get(role, ()), previous)},
+        )
+
+    def drop_leaving(self, spec: WorkloadSpec) -> None:
+        """Forget a generation that is gone."""
+        state = self.state
+        left = tuple(
+            one for one in state.leaving.get(spec.role, ()) if one.generation != spec.generation
+        )
+        rest = _without(state.leaving, spec.role)
+        self.update(leaving={**rest, spec.role: left} if left else rest)
+
+    def close(self, role: RoleName, reason: str) -> None:
+        """Remember that a role is closed, with nothing of it running."""
+        state = self.state
+        self.update(
+            closed={**state.closed, role: reason},
+            staged=_without(state.staged, role),
+            leaving=_without(state.leaving, role),
+        )
+
+    def reopen(self, role: RoleName) -> None:
+        """Forget that a role was closed."""
+        if role in self.state.closed:
+            self.update(closed=_without(self.state.closed, role))
+
+
+def _without(kept: Mapping[RoleName, T], role: RoleName) -> dict[RoleName, T]:
+    return {name: value for name, value in kept.items() if name != role}

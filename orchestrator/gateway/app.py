@@ -15,11 +15,12 @@ from orchestrator.clock import Clock
 from orchestrator.errors import AgentsError, TokenExpiredError
 from orchestrator.gateway.asgi import Body, Direct, Receive, Scope, Send, Start
 from orchestrator.gateway.context import Exchange, Handler, Reply
+from orchestrator.gateway.discovery import Discovery
 from orchestrator.gateway.head import Head
 from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.gateway.table import Table
 from orchestrator.model.base import Json
-from orchestrator.model.names import RoleName
+from orchestrator.model.names import RoleName, TokenId
 from orchestrator.protocol import jsonrpc
 from orchestrator.tokens.mint import PREFIX
 
@@ -45,8 +46,11 @@ class Application:
         origins: Origins that browsers may come from.
     """
 
-    def __init__(self, handler: Handler, table: Table, clock: Clock) -> None:
+    def __init__(
+        self, handler: Handler, table: Table, clock: Clock, discovery: Discovery | None = None
+    ) -> None:
         """Serve with this chain; no host is allowed before `allow`."""
+        self._discovery = discovery
         self.hosts: frozenset[str] = frozenset()
         self.origins: frozenset[str] = frozenset()
         self._handler = handler
@@ -161,6 +165,27 @@ class Application:
                 exchange.interrupt(TokenExpiredError("The token's time is over"))
         self._go_on_patrol()
 
+    def open_of(self, token_id: TokenId) -> int:
+        """Tell how many requests of a token are open, streams included."""
+        return sum(
+            1
+            for exchange in self._open
+            if exchange.principal is not None and exchange.principal.token_id == token_id
+        )
+
+    def cut_role(self, role: RoleName, sent: AgentsError, unsent: AgentsError) -> int:
+        """End every request at a role, by whether it may have been sent.
+
+        Returns:
+            How many they were, streams left out.
+        """
+        cut = 0
+        for exchange in tuple(self._open):
+            if exchange.role == role:
+                cut += not exchange.is_stream
+                exchange.interrupt(unsent if exchange.target is None else sent)
+        return cut
+
     def cut(self, error: AgentsError) -> None:
         """End every request that is still open."""
         for exchange in tuple(self._open):
@@ -199,9 +224,10 @@ class Application:
         if path == "/ready":
             return self._tell_readiness()
         if path.startswith("/.well-known/"):
-            # A clear 404 and nothing else: clients take anything less for an OAuth server, and
+            document = None if self._discovery is None else self._discovery.document(path)
+            # A clear 404 or nothing else: clients take anything less for an OAuth server, and
             # then ignore the token that they were given.
-            return Reply(404, b"Not Found", content_type=_TEXT)
+            return document or Reply(404, b"Not Found", content_type=_TEXT)
         return None
 
     def _tell_readiness(self) -> Reply:

@@ -24,11 +24,16 @@ def can_be_asked(method: str, capabilities: JsonObject, asks: tuple[str, ...]) -
     return name is not None and name in asks and name in capabilities
 
 
+def may_repeat(exchange: "Exchange") -> bool:
+    """Tell whether nothing can happen twice if a request is sent once more."""
+    return exchange.attempt == 0 and (exchange.kind is None or exchange.kind == "READ")
+
+
 @final
 class LegacyCaller:
     """A caller with a session: is asked on its request's own stream."""
 
-    __slots__ = ("_asks", "_exchange", "_questions", "_session")
+    __slots__ = ("_asks", "_exchange", "_is_asked", "_questions", "_session")
 
     def __init__(
         self, exchange: "Exchange", session: Session, questions: Questions, asks: tuple[str, ...]
@@ -38,6 +43,7 @@ class LegacyCaller:
         self._session = session
         self._questions = questions
         self._asks = asks
+        self._is_asked = False
 
     @property
     def agent(self) -> str:
@@ -49,6 +55,11 @@ class LegacyCaller:
     def owner(self) -> str:
         """Tells whether two requests come from the same session."""
         return self._session.key
+
+    @property
+    def may_move(self) -> bool:
+        """Whether the request may be made again; not if its caller would be asked again."""
+        return not self._is_asked and may_repeat(self._exchange)
 
     def tell(self, method: str, params: JsonObject) -> None:
         """Take a notification about the request; one that it cannot take is lost."""
@@ -77,6 +88,7 @@ class LegacyCaller:
         identity = self._questions.put(self._session.key, answer)
         if identity is None:
             return False
+        self._is_asked = True
         body = jsonrpc.request_body(identity, method, params)
         if not self._exchange.outlet.push(body):
             self._questions.drop(identity)
@@ -108,6 +120,11 @@ class ModernCaller:
     def owner(self) -> str:
         """Two requests without a session have nothing in common."""
         return self._exchange.id
+
+    @property
+    def may_move(self) -> bool:
+        """Whether the request may be made again."""
+        return may_repeat(self._exchange)
 
     def tell(self, method: str, params: JsonObject) -> None:
         """Take a notification about the request; one that it cannot take is lost."""

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.gateway.context import Exchange, Filter, Handler, chain
+from orchestrator.gateway.discovery import Discovery
 from orchestrator.gateway.filters.attend import Attend
 from orchestrator.gateway.filters.authenticate import Authenticate
 from orchestrator.gateway.filters.authorize import Authorize
 from orchestrator.gateway.filters.disclose import Disclose, cut_result
+from orchestrator.gateway.filters.introduce import Introduce
 from orchestrator.gateway.filters.parse import Parse
 from orchestrator.gateway.filters.record import Record, Recorder
 from orchestrator.gateway.filters.spend import Spend
@@ -23,7 +25,7 @@ from orchestrator.gateway.sums import SumStore
 from orchestrator.gateway.table import Table
 from orchestrator.model.names import RoleName
 from orchestrator.policy.decide import CompiledPolicy
-from orchestrator.tokens.verify import TokenIndex
+from orchestrator.tokens.jwt import OAuthTokens, Verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Parts:
 
     Attributes:
         tokens: Tokens that are accepted.
+        discovery: Where tokens are to be had, if an identity provider issues them.
         recorder: Keeps a record of each request.
         table: The current snapshot.
         seal: Seals what callers keep.
@@ -44,7 +47,8 @@ class Parts:
         on_level: Is told that a session of a role changed its log level.
     """
 
-    tokens: TokenIndex
+    tokens: Verifier
+    discovery: Discovery | None
     recorder: Recorder
     table: Table
     seal: Seal
@@ -67,11 +71,22 @@ def build_chain(parts: Parts, common: Common, settings: GatewaySettings) -> Hand
     def policy_of(exchange: Exchange) -> CompiledPolicy | None:
         return None if exchange.place is None else exchange.place.policy
 
+    authenticate = Authenticate(parts.tokens, settings.max_open)
+    challenge: tuple[Filter, ...] = ()
+    introduce: tuple[Filter, ...] = ()
+    if parts.discovery is not None:
+        challenge = (parts.discovery.challenge,)
+    if isinstance(parts.tokens, OAuthTokens):
+        introduce = (Introduce(parts.tokens),)
+        parts.tokens.on_denied = authenticate.cut_where
     filters: tuple[Filter, ...] = (
+        # Adds to refusals, which are made by the next one.
+        *challenge,
         # Around everything, so that nothing ends without a record.
         Record(parts.recorder, common.clock),
         # Before the body: a stranger makes nobody read megabytes.
-        Authenticate(parts.tokens, settings.max_open),
+        *introduce,
+        authenticate,
         # Once, before anybody decides: all decide on the same message.
         Parse(settings.max_body_bytes, settings.max_held_bytes),
         # What belongs to a session needs the message's kind; what is said beside requests ends.

@@ -210,6 +210,11 @@ class Exchange:
         """Have something done when the reply has been sent, or cannot be."""
         self._finishing.append(action)
 
+    def do_now(self, action: Callable[[], object]) -> None:
+        """Do at once what was to be done at the end."""
+        self._finishing.remove(action)
+        _ = action()
+
     def finish(self) -> None:
         """Do what was to be done at the end, the last first."""
         self.peers.discard(self)

@@ -16,6 +16,7 @@ from orchestrator.protocol import jsonrpc, mcp
 
 if TYPE_CHECKING:
     from orchestrator.gateway.target import Target
+    from orchestrator.model.names import RoleName
 
 # How long a call waits for its caller's answer.
 PATIENCE_SECONDS: Final = 300.0
@@ -57,6 +58,11 @@ class OpenCall:
     def owner(self) -> str:
         """Two calls without a session have nothing in common."""
         return self.name
+
+    @property
+    def may_move(self) -> bool:
+        """Its caller may have been asked already."""
+        return False
 
     def tell(self, method: str, params: JsonObject) -> None:
         """Pass a notification on to whoever listens."""
@@ -167,6 +173,17 @@ class Parking:
         """Give up every call."""
         for name in tuple(self._calls):
             self._expire(name)
+
+    def cut(self, role: "RoleName") -> int:
+        """Give up the calls of a role; tell how many they were."""
+        cut = [
+            name
+            for name, call in self._calls.items()
+            if call.target is not None and call.target.role == role
+        ]
+        for name in cut:
+            self._expire(name)
+        return len(cut)
 
     def _expire(self, name: str) -> None:
         call = self._calls.pop(name, None)

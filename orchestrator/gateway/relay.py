@@ -9,7 +9,7 @@ import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 import orjson
 
@@ -26,7 +26,7 @@ from orchestrator.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
-from orchestrator.gateway.caller import LegacyCaller, ModernCaller, can_be_asked
+from orchestrator.gateway.caller import LegacyCaller, ModernCaller, can_be_asked, may_repeat
 from orchestrator.gateway.context import Exchange, Reply
 from orchestrator.gateway.parking import OpenCall, Parking
 from orchestrator.gateway.questions import Questions
@@ -44,6 +44,8 @@ from orchestrator.protocol import jsonrpc, mcp
 _OF_THIS_HOP: Final = frozenset({mcp.HEADER_MISMATCH, mcp.UNSUPPORTED_VERSION})
 _STATE: Final = "state"
 _ANSWERS: Final = frozenset({"inputResponses", "requestState"})
+# Which workload asked a caller, and the name of what it gave the caller for that.
+Promise: TypeAlias = tuple[str, str]
 # How long a caller may take to answer what a server asked.
 _STATE_SECONDS: Final = 3600
 _MAX_ROUNDS: Final = 12
@@ -116,14 +118,15 @@ class Relay:
             exchange.watch_at = now + self._patience
         meta = mcp.parse_meta(exchange.params)
         answered: JsonObject = {}
+        promise: Promise | None = None
         if exchange.era == "modern" and not _ANSWERS.isdisjoint(exchange.params):
-            parked, answered = self._read_answers(exchange)
+            parked, answered, promise = self._read_answers(exchange)
             if parked is not None:
                 return self._go_on(exchange, parked, meta)
             if not place.route.policy.asks:
                 # Nobody was asked: it would be a way past the rules for arguments.
                 _ = answered.pop("inputResponses", None)
-        return self._converse(exchange, place, meta, answered)
+        return self._converse(exchange, place, meta, answered, promise)
 
     async def _go_on(self, exchange: Exchange, call: OpenCall, meta: JsonObject) -> Reply:
         """Give a call that waited what its caller answers."""
@@ -142,14 +145,20 @@ class Relay:
         return await self._attend(exchange, call, meta)
 
     async def _converse(
-        self, exchange: Exchange, place: Place, meta: JsonObject, answered: JsonObject
+        self,
+        exchange: Exchange,
+        place: Place,
+        meta: JsonObject,
+        answered: JsonObject,
+        promise: Promise | None,
     ) -> Reply:
         """Send the request until it is answered, and not only asked about or lost."""
         for _ in range(_MAX_ROUNDS):
             # Nothing waits on the usual way, and each wait that cannot happen costs all the same.
-            target = self._table.try_claim(exchange, place)
+            target = None if promise else self._table.try_claim(exchange, place)
             if target is None:
-                target = await self._table.claim(exchange, place)
+                target = await self._claim(exchange, place, promise)
+                place = exchange.place or place
             exchange.target = target
             exchange.finally_do(target.release)
             if exchange.kind != "READ" and exchange.kind is not None:
@@ -160,9 +169,10 @@ class Relay:
                     return await self._attend(exchange, call, meta)
                 response = await self._send(exchange, place, meta, answered)
             except TargetLostError:
-                if not _may_repeat(exchange):
+                if not may_repeat(exchange):
                     raise
                 exchange.attempt += 1
+                exchange.do_now(target.release)
                 continue
             exchange.let_go()
             result = response.result
@@ -171,9 +181,17 @@ class Relay:
             if exchange.era == "modern":
                 return self._seal_state(exchange, place, meta, result)
             answered = await self._ask_caller(exchange, place, result)
+            promise = (target.ref.workload, "")
             if not exchange.params:
                 raise NotRelayedError("The tool asks its caller, which its role does not allow")
         raise NotRelayedError("The tool asks its caller again and again")
+
+    async def _claim(self, exchange: Exchange, place: Place, promise: Promise | None) -> Target:
+        if promise is None:
+            return await self._table.claim(exchange, place)
+        target = await self._table.claim(exchange, place, promise[0])
+        target.keep_promise(promise[1])
+        return target
 
     # One request.
 
@@ -318,7 +336,12 @@ class Relay:
                 raise NotRelayedError("The tool asks its caller for more than it may")
         state = result.get("requestState")
         if state is not None:
-            facts = self._facts(exchange) | {"s": state, "n": secrets.token_hex(8)}
+            nonce, target = secrets.token_hex(8), exchange.target
+            facts = self._facts(exchange) | {"s": state, "n": nonce}
+            if target is not None:
+                # Servers seal what they give for themselves alone, as a rule.
+                facts["w"] = target.ref.workload
+                target.promise(nonce)
             result["requestState"] = self._seal.close(_STATE, facts)
         return self._reply(exchange, result)
 
@@ -368,11 +391,14 @@ class Relay:
             self._require_unused(nonce)
         return opened
 
-    def _read_answers(self, exchange: Exchange) -> tuple[OpenCall | None, JsonObject]:
+    def _read_answers(
+        self, exchange: Exchange
+    ) -> tuple[OpenCall | None, JsonObject, Promise | None]:
         """Read what a modern caller answers to a server.
 
         Returns:
-            The call that waits for it; and what the server has to be given, in its own words.
+            The call that waits for it; what the server has to be given, in its own words; and who
+            waits for that.
 
         Raises:
             StateUnknownError: The state was not given to this caller for this request.
@@ -386,15 +412,20 @@ class Relay:
             answered["inputResponses"] = responses
         text = params.get("requestState")
         if text is None:
-            return None, answered
+            return None, answered, None
         opened = self._open_state(exchange, text)
         name = opened.get("p")
         if isinstance(name, str):
             call = self._parking.take(name, str(opened["a"]))
             if call is None:
                 raise StateUnknownError("Invalid params: `requestState` was used, or is too old")
-            return call, {}
-        return None, answered | {"requestState": opened.get("s")}
+            return call, {}, None
+        match opened:
+            case {"w": str(workload), "n": str(nonce)}:
+                promise = (workload, nonce)
+            case _:
+                promise = None
+        return None, answered | {"requestState": opened.get("s")}, promise
 
     async def _attend(self, exchange: Exchange, call: OpenCall, meta: JsonObject) -> Reply:
         """Wait for a call's answer or its next question."""
@@ -464,11 +495,6 @@ def _capabilities(exchange: Exchange, meta: JsonObject, place: Place) -> JsonObj
 
 def _too_late() -> AgentsError:
     return UpstreamTimeoutError("The instance did not answer in time")
-
-
-def _may_repeat(exchange: Exchange) -> bool:
-    """Tell whether nothing can happen twice if a request is sent once more."""
-    return exchange.attempt == 0 and (exchange.kind is None or exchange.kind == "READ")
 
 
 def _digest(exchange: Exchange) -> str:

@@ -5,6 +5,7 @@ tool result with `isError` where the model can act on it, as data of a JSON-RPC 
 The words are those of the table, or of an error whose words were written for agents.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -58,6 +59,8 @@ class Row:
     is_internal: bool = False
 
 
+# Statuses beside which HTTP has a header for when to try again.
+_LATER: Final = frozenset({429, 503})
 _INTERNAL: Final = Row(
     "upstream", sentence="Internal error", rpc_code=jsonrpc.INTERNAL_ERROR, is_internal=True
 )
@@ -74,6 +77,15 @@ TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
         errors.TokenUnknownError: _AUTH,
         errors.TokenExpiredError: _AUTH,
         errors.TokenRevokedError: _AUTH,
+        errors.TokenScopeError: Row(
+            "auth", sentence="The token does not allow this role", http_status=403
+        ),
+        errors.TokenUncheckedError: Row(
+            "not_available",
+            sentence="Tokens cannot be checked right now; nothing was done",
+            retry_after_ms=5_000,
+            http_status=503,
+        ),
         errors.CallDeniedError: Row("auth", acts=True),
         errors.RateLimitedError: Row("limit", acts=True, retry_after_ms=1_000),
         errors.BusyError: Row("limit", acts=True, retry_after_ms=1_000),
@@ -111,6 +123,20 @@ TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
             sentence="The tool server is not available right now; nothing was done",
             retry_after_ms=2_000,
         ),
+        errors.RoleHeldError: Row(
+            "not_available",
+            acts=True,
+            sentence="A credential of the role is being replaced; nothing was done",
+            retry_after_ms=5_000,
+            http_status=503,
+        ),
+        errors.RoleClosedError: Row(
+            "not_available",
+            acts=True,
+            sentence="The role was closed by its operator; nothing was done",
+            required_action="Ask whoever runs the gateway; trying again does not help.",
+            http_status=503,
+        ),
         errors.UpstreamTimeoutError: Row(
             "upstream",
             acts=True,
@@ -142,6 +168,11 @@ TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
         errors.UnsupportedVersionError: Row("validation", rpc_code=mcp.UNSUPPORTED_VERSION),
         errors.InvalidParamsError: Row("validation", rpc_code=jsonrpc.INVALID_PARAMS),
         errors.MethodNotAllowedError: Row("not_available", rpc_code=jsonrpc.METHOD_NOT_FOUND),
+        errors.IssuerError: _INTERNAL,  # told by commands only
+        errors.IssuerUncertainError: _INTERNAL,
+        errors.IssuerPersonError: _INTERNAL,
+        errors.RotationBusyError: _INTERNAL,
+        errors.RotationUnknownError: _INTERNAL,
         errors.LockHeldError: _INTERNAL,
         errors.StateCorruptError: _INTERNAL,
         errors.StateUnwritableError: _INTERNAL,
@@ -190,7 +221,7 @@ def refuse(exchange: Exchange, error: errors.AgentsError) -> Reply:
     """Tell the caller an error, in the caller's era."""
     row = TABLE.get(type(error), _INTERNAL)
     code = errors.AgentsError.code if row.is_internal else error.code
-    if isinstance(error, errors.TokenError):
+    if row is _AUTH:
         # On a stream that has begun the request has to be answered by its id.
         identity = exchange.request_id if exchange.is_streaming else None
         body = _UNAUTHORIZED.body if identity is None else _unauthorized(identity)
@@ -215,8 +246,11 @@ def refuse(exchange: Exchange, error: errors.AgentsError) -> Reply:
         status = row.http_status
     if row.session_status is not None:
         status = row.session_status
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if status in _LATER and retry_after_ms is not None:
+        headers = ((b"retry-after", b"%d" % math.ceil(retry_after_ms / 1_000)),)
     body = jsonrpc.error_body(exchange.request_id, rpc_code, message, data)
-    return Reply(status, jsonrpc.encode(body), row.category, code)
+    return Reply(status, jsonrpc.encode(body), row.category, code, headers)
 
 
 def refuse_unexpected(exchange: Exchange) -> Reply:

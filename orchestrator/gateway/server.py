@@ -14,10 +14,11 @@ from anyio.abc import TaskGroup, TaskStatus
 from typing_extensions import override
 
 from orchestrator.clock import Clock
-from orchestrator.errors import TargetLostError, TargetUnavailableError
+from orchestrator.errors import RoleClosedError, TargetLostError, TargetUnavailableError
 from orchestrator.gateway import hub
 from orchestrator.gateway.app import Application
 from orchestrator.gateway.chain import Parts, build_chain
+from orchestrator.gateway.discovery import Discovery
 from orchestrator.gateway.filters.record import LogRecorder, Recorder
 from orchestrator.gateway.front import Connection
 from orchestrator.gateway.hub import Hub
@@ -33,11 +34,12 @@ from orchestrator.gateway.upstream.base import Upstream
 from orchestrator.gateway.upstream.http import HttpUpstream
 from orchestrator.gateway.upstream.stdio import StdioUpstream, Wire
 from orchestrator.model.base import JsonObject
-from orchestrator.model.names import RoleName, WorkloadName
+from orchestrator.model.names import RoleName, TokenId, WorkloadName
+from orchestrator.model.rotation import Drain
 from orchestrator.model.snapshot import Era, Pulse, Route, Snapshot, TargetRef
 from orchestrator.runtimes.channel import Channel
 from orchestrator.runtimes.probe import declared
-from orchestrator.tokens.verify import TokenIndex
+from orchestrator.tokens.jwt import OAuthTokens, Verifier
 
 # Until uvicorn cancels what is left; by then the gateway has ended it with an answer.
 _SLACK_SECONDS: Final = 2
@@ -103,7 +105,7 @@ class Gateway:
 
     def __init__(  # noqa: PLR0913 - each is a part that somebody else owns
         self,
-        tokens: TokenIndex,
+        tokens: Verifier,
         *,
         clock: Clock,
         settings: GatewaySettings | None = None,
@@ -142,8 +144,12 @@ class Gateway:
             max_waiting=self._settings.max_waiting,
             watcher=self._note_change,
         )
+        discovery = None
+        if isinstance(tokens, OAuthTokens):
+            discovery = Discovery(tokens.auth, self._table.places)
         parts = Parts(
             tokens=tokens,
+            discovery=discovery,
             recorder=recorder or LogRecorder(),
             table=self._table,
             seal=seal,
@@ -156,7 +162,7 @@ class Gateway:
             on_level=self._set_level,
         )
         handler = build_chain(parts, self._common, self._settings)
-        self.app = Application(handler, self._table, clock)
+        self.app = Application(handler, self._table, clock, discovery)
         self._group: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -285,6 +291,46 @@ class Gateway:
         """
         target = self._table.target(workload)
         return 0 if target is None else await target.drain(grace)
+
+    async def see_out(self, workload: WorkloadName, grace: float, *, promises: bool) -> Drain:
+        """Wait until nothing uses a workload that gets no new calls.
+
+        Calls that are still there at the end of the wait and may be made again are made again, by
+        whoever takes calls then. All others stay.
+
+        Args:
+            workload: The workload.
+            grace: Longest wait, in seconds.
+            promises: Whether to wait for callers, too, who were asked something by it.
+        """
+        target = self._table.target(workload)
+        return Drain(0) if target is None else await target.see_out(grace, promises=promises)
+
+    def hold(self, role: RoleName, seconds: float) -> None:
+        """Let new calls of a role wait, each at most so long, until `release`."""
+        self._table.hold(role, seconds)
+
+    def release(self, role: RoleName) -> None:
+        """Let the calls of a role through again."""
+        self._table.release(role)
+
+    def cut(self, role: RoleName) -> int:
+        """End everything that is under way at a role whose route is closed.
+
+        Returns:
+            How many calls that were.
+        """
+        cut = self._parking.cut(role)
+        lost = TargetLostError("The role was closed during the call")
+        cut += self.app.cut_role(role, lost, RoleClosedError("The role was closed"))
+        for target in self._table.every_target(role):
+            target.lose(lost)
+        self._hub.end_role(role)
+        return cut
+
+    def open_of(self, token_id: TokenId) -> int:
+        """Tell how many requests of a token are open, streams included."""
+        return self.app.open_of(token_id)
 
     def lose(self, workload: WorkloadName, pid: int, reason: str) -> None:
         """End the calls in flight of a process that is gone."""

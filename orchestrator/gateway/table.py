@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final
 
 from orchestrator.errors import (
+    AgentsError,
+    RoleClosedError,
+    RoleHeldError,
     TargetLostError,
     TargetUnavailableError,
     UnknownToolError,
@@ -22,7 +25,6 @@ from orchestrator.protocol.headers import ParameterHeader, parameter_headers
 
 if TYPE_CHECKING:
     from orchestrator.gateway.context import Exchange
-    from orchestrator.protocol.mcp import ToolCall
 
 T = TypeVar("T")
 
@@ -52,6 +54,7 @@ class Place:
         lanes: Further processes by era and owner.
         capabilities: What the instance can do; kept while it is away.
         instructions: What it wants models to know; kept while it is away.
+        hold: While calls wait on purpose: how long each of them may, in seconds; otherwise 0.
     """
 
     route: Route
@@ -61,6 +64,7 @@ class Place:
     lanes: Mapping[tuple[Era, str], Target]
     capabilities: JsonObject
     instructions: str
+    hold: float = 0.0
 
     @property
     def is_ready(self) -> bool:
@@ -78,7 +82,7 @@ class Place:
 
         One that was lost or drains will be followed by another snapshot in a moment.
         """
-        return self.route.waits or self.target is not None
+        return self.route.waits or self.target is not None or self.hold > 0
 
     def owner_of(self, exchange: "Exchange") -> str:
         """Tell whose process serves this caller; empty for everybody's."""
@@ -190,19 +194,19 @@ class Table:
         self._places: dict[RoleName, Place] = {}
         self._targets: dict[WorkloadName, Target] = {}
         self._waiting: dict[RoleName, set[asyncio.Future[None]]] = {}
+        self._holds: dict[RoleName, float] = {}
 
     def swap(self, snapshot: Snapshot) -> None:
         """Serve from a snapshot, from the next call on.
 
         Targets that it does not name take no more calls and close when their last one is done.
+        Those that it names as leaving stay for what goes on with the calls that they had.
         """
-        named: dict[WorkloadName, Target | None] = {}
-        for route in snapshot.routes.values():
-            for ref in (*((route.target,) if route.target else ()), *route.lanes):
-                named[ref.workload] = self._keep_or_open(ref, route)
+        named = self._open_all(snapshot)
         before, self._places = self._places, {}
         for role, route in snapshot.routes.items():
-            self._places[role] = _place(route, before.get(role), named)
+            place = _place(route, before.get(role), named)
+            self._places[role] = self._hold(place) if role in self._holds else place
         self.revision = snapshot.revision
         for workload, target in tuple(self._targets.items()):
             if workload not in named:
@@ -213,6 +217,38 @@ class Table:
             self._wake(role)
         for role in {**before, **self._places}:
             self._watcher(role, before.get(role), self._places.get(role))
+
+    def _open_all(self, snapshot: Snapshot) -> dict[WorkloadName, Target | None]:
+        named: dict[WorkloadName, Target | None] = {}
+        for route in snapshot.routes.values():
+            for ref in (*((route.target,) if route.target else ()), *route.lanes):
+                named[ref.workload] = self._keep_or_open(ref, route)
+            for ref in route.leaving:
+                named[ref.workload] = leaving = self._keep_or_open(ref, route)
+                if leaving is not None:
+                    leaving.leave()
+        return named
+
+    def hold(self, role: RoleName, seconds: float) -> None:
+        """Let all calls of a role wait that no process has yet, each at most so long."""
+        self._holds[role] = seconds
+        place = self._places.get(role)
+        if place is not None:
+            self._places[role] = self._hold(place)
+
+    def _hold(self, place: Place) -> Place:
+        # Without targets: whoever claims one finds none, at no cost for all others.
+        return replace(place, target=None, lanes={}, hold=self._holds[place.route.role])
+
+    def release(self, role: RoleName) -> None:
+        """Let calls through again."""
+        held = self._places.get(role)
+        if self._holds.pop(role, None) is None or held is None:
+            return
+        named: dict[WorkloadName, Target | None] = dict(self._targets)
+        place = self._places[role] = _place(held.route, held, named)
+        self._wake(role)
+        self._watcher(role, held, place)
 
     def _keep_or_open(self, ref: TargetRef, route: Route) -> Target | None:
         known = self._targets.get(ref.workload)
@@ -247,6 +283,10 @@ class Table:
             return ()
         return tuple(one for one in (place.target, *place.lanes.values()) if one is not None)
 
+    def every_target(self, role: RoleName) -> tuple[Target, ...]:
+        """Tell every process of a role, those included that only finish what they have."""
+        return tuple(one for one in self._targets.values() if one.role == role)
+
     def target(self, workload: WorkloadName) -> Target | None:
         """Find the process of a workload."""
         return self._targets.get(workload)
@@ -280,36 +320,43 @@ class Table:
         target.claim()
         return target
 
-    async def claim(self, exchange: "Exchange", decided: Place) -> Target:
+    async def claim(
+        self, exchange: "Exchange", decided: Place, given_by: str | None = None
+    ) -> Target:
         """Claim the target for a request, waiting a moment if it is on its way.
 
         Nothing has been sent so far, so waiting is safe for every class of tool.
 
         Args:
             exchange: The request.
-            decided: The place that it was allowed by; a tool is looked up again if it has changed.
+            decided: The place that it was allowed by; it is decided again if that has changed.
+            given_by: The workload that gave the caller what it answers now; while that is there,
+                the answer goes to it.
 
         Raises:
             TargetUnavailableError: There is none in time.
-            UnknownToolError: The role lost the tool meanwhile.
+            RoleHeldError: Calls wait on purpose, and this one did for long enough.
+            RoleClosedError: The role is closed.
+            PolicyError: The role does not allow the call any more.
         """
-        role, call = exchange.role, exchange.call
+        role = exchange.role
         deadline = 0.0
         while True:
             place = self._places.get(role)
             picked = None
             if place is not None:
                 owner = place.owner_of(exchange)
-                picked = place.pick(exchange.era, owner)
+                picked = self._giver(given_by, place) or place.pick(exchange.era, owner)
                 if isinstance(picked, Target):
-                    _require_tool(place, decided, call)
+                    _decide_again(exchange, place, decided)
                     picked.claim()
                     return picked
                 if picked is not None:
                     self.on_wanted(role, *picked)
                 elif place.is_refused(owner):
                     raise TargetUnavailableError("There is no instance of the caller's own")
-            deadline = deadline or asyncio.get_running_loop().time() + self._patience
+            patience = self._patience if place is None else place.hold or self._patience
+            deadline = deadline or asyncio.get_running_loop().time() + patience
             try:
                 await self._wait_for_swap(
                     role, place, exchange.wait, deadline, is_wanted=picked is not None
@@ -319,9 +366,16 @@ class Table:
                 bridge = None if picked is None or place is None else place.bridge(*picked)
                 if bridge is None or place is None:
                     raise
-                _require_tool(place, decided, call)
+                _decide_again(exchange, place, decided)
                 bridge.claim()
                 return bridge
+
+    def _giver(self, workload: str | None, place: Place) -> Target | None:
+        """Find the process that gave a caller what it answers, while it is there."""
+        if not workload or place.hold:
+            return None
+        target = self._targets.get(WorkloadName(workload))
+        return target if target is not None and target.goes_on else None
 
     async def _await_place(self, role: RoleName, wait: WaitFor) -> Place:
         deadline = asyncio.get_running_loop().time() + self._patience
@@ -344,15 +398,23 @@ class Table:
 
         Raises:
             TargetUnavailableError: It makes no sense to wait, or none came in time.
+            RoleHeldError: Calls wait on purpose, and this one did for long enough.
+            RoleClosedError: The role is closed.
         """
         loop = asyncio.get_running_loop()
         waiting = self._waiting.setdefault(role, set())
+        if place is not None and place.route.closed:
+            raise RoleClosedError("The role was closed by its operator; nothing was done")
+        late: AgentsError = TargetUnavailableError("No instance came in time")
+        if place is not None and place.hold:
+            late = RoleHeldError("A credential of the role is being replaced; nothing was done")
         makes_sense = place is not None and (is_wanted or place.is_coming)
-        if not makes_sense or len(waiting) >= self._max_waiting:
+        if not makes_sense:
             raise TargetUnavailableError("The role has no instance that takes calls")
+        if len(waiting) >= self._max_waiting:
+            raise late
         future: asyncio.Future[None] = loop.create_future()
         waiting.add(future)
-        late = TargetUnavailableError("No instance came in time")
         timer = loop.call_at(deadline, _expire, future, late)
         try:
             await wait(future)
@@ -361,9 +423,35 @@ class Table:
             waiting.discard(future)
 
 
-def _require_tool(place: Place, decided: Place, call: "ToolCall | None") -> None:
-    if place is not decided and call is not None and call.name not in place.tools:
-        raise UnknownToolError(call.name)
+def _decide_again(exchange: "Exchange", place: Place, decided: Place) -> None:
+    """Decide about a request by another place than the one that it was allowed by.
+
+    What it was charged for stays as it is.
+
+    Raises:
+        PolicyError: It is not allowed any more.
+        TargetUnavailableError: What it needs now cannot be found out here.
+    """
+    if place is decided:
+        return
+    exchange.place = place
+    call, policy, before = exchange.call, place.policy, decided.policy
+    if call is not None:
+        tool = place.tools.get(call.name)
+        if tool is None:
+            raise UnknownToolError(call.name)
+        exchange.kind = tool.kind
+    if policy is before or policy.revision == before.revision:
+        return
+    if call is None:
+        rules, old = place.route.policy, decided.route.policy
+        if (rules.resources, rules.prompts) != (old.resources, old.prompts):
+            raise TargetUnavailableError("The role's rules changed while the request waited")
+        return
+    name = ToolName(call.name)
+    policy.check(name, call.arguments, b"")
+    if policy.policy.sums != before.policy.sums and policy.has_sums(name):
+        raise TargetUnavailableError("The role's sums changed while the call waited")
 
 
 def _other(era: Era) -> Era:
@@ -374,7 +462,7 @@ def _ignore(_: RoleName, __: Era, ___: str) -> None:
     """Ask nobody."""
 
 
-def _expire(future: "asyncio.Future[None]", error: TargetUnavailableError) -> None:
+def _expire(future: "asyncio.Future[None]", error: AgentsError) -> None:
     if not future.done():
         future.set_exception(error)
 
@@ -382,11 +470,11 @@ def _expire(future: "asyncio.Future[None]", error: TargetUnavailableError) -> No
 def _place(
     route: Route, before: Place | None, named: Mapping[WorkloadName, Target | None]
 ) -> Place:
-    target = None if route.target is None else named[route.target.workload]
+    target = None if route.target is None else named.get(route.target.workload)
     lanes: dict[tuple[Era, str], Target] = {
         (ref.era, ref.owner): lane
         for ref in route.lanes
-        if (lane := named[ref.workload]) is not None
+        if (lane := named.get(ref.workload)) is not None
     }
     speaks = route.target
     if speaks is not None:

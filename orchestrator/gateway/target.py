@@ -16,18 +16,26 @@ from orchestrator.gateway.settings import Common
 from orchestrator.gateway.upstream.base import Outgoing, Upstream, Wait
 from orchestrator.model.base import JsonObject
 from orchestrator.model.names import RoleName
+from orchestrator.model.rotation import Drain
 from orchestrator.model.snapshot import Pulse, TargetRef
 from orchestrator.protocol import jsonrpc, mcp
 
 _MAX_PAGES: Final = 100
 _MAX_TOOLS: Final = 2_000
 _LISTEN_AGAIN_SECONDS: Final = 1.0
+# How long a caller who was asked something is waited for, before what it answers may go to another
+# process: what servers themselves grant, as a rule.
+PROMISE_SECONDS: Final = 600.0
+_MOST_PROMISES: Final = 10_000
+# How long calls that were moved take to let go of the process that they were taken from.
+_MOVE_SECONDS: Final = 1.0
 
 
 class State(Enum):
     """What a target does with a new call."""
 
     OPEN = "open"
+    LEAVING = "leaving"  # takes what goes on with calls that it had
     DRAINING = "draining"
     LOST = "lost"
 
@@ -68,6 +76,8 @@ class Target:
         self._common = common
         self._envelope = mcp.envelope(common.info, capabilities)
         self._upstream = upstream
+        # When callers were asked what they will answer, by what they were given for it.
+        self._promises: dict[str, float] = {}
         # Is there only while somebody waits for the last claim to end.
         self._idle: asyncio.Event | None = None
         self._closed = asyncio.Event()
@@ -85,6 +95,24 @@ class Target:
     def is_open(self) -> bool:
         """Whether it takes calls."""
         return self.state is State.OPEN
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it takes what goes on with calls that it had."""
+        return self.state is not State.LOST and not self._closed.is_set()
+
+    @property
+    def promised(self) -> int:
+        """How many callers were asked something and have not answered yet."""
+        if not self.goes_on:
+            self._promises.clear()
+        oldest = self._common.clock.monotonic() - PROMISE_SECONDS
+        while self._promises:
+            name, at = next(iter(self._promises.items()))
+            if at > oldest:
+                break
+            del self._promises[name]
+        return len(self._promises)
 
     async def run(self) -> None:
         """Carry messages until the target is closed; a broken connection ends its calls."""
@@ -118,16 +146,31 @@ class Target:
             self._last_call = self._common.clock.monotonic()
             if self._idle is not None:
                 self._idle.set()
-            if self.state is not State.OPEN:
+            if self.state is State.DRAINING:
                 self.close()
+
+    def promise(self, name: str) -> None:
+        """Be there for what a caller will answer to this."""
+        self._promises[name] = self._common.clock.monotonic()
+        if len(self._promises) > _MOST_PROMISES:
+            del self._promises[next(iter(self._promises))]
+
+    def keep_promise(self, name: str) -> None:
+        """Note that the caller answered; the call that goes on claims the target itself."""
+        _ = self._promises.pop(name, None)
 
     def touch(self) -> None:
         """Note that somebody needs it."""
         self._last_call = self._common.clock.monotonic()
 
+    def leave(self) -> None:
+        """Take nothing but what goes on with calls that it had, until it is retired or lost."""
+        if self.state is State.OPEN:
+            self.state = State.LEAVING
+
     def retire(self) -> None:
         """Take no more calls, and close when the last one is done."""
-        if self.state is State.OPEN:
+        if self.state in {State.OPEN, State.LEAVING}:
             self.state = State.DRAINING
         if self.claims == 0:
             self.close()
@@ -141,7 +184,7 @@ class Target:
         Returns:
             How many calls were still in flight when the wait ended; 0 is a clean drain.
         """
-        if self.state is State.OPEN:
+        if self.state in {State.OPEN, State.LEAVING}:
             self.state = State.DRAINING
         with anyio.move_on_after(grace):
             while self.claims:
@@ -149,6 +192,38 @@ class Target:
                     self._idle = asyncio.Event()
                 _ = await self._idle.wait()
         return self.claims
+
+    async def see_out(self, grace: float, *, promises: bool) -> Drain:
+        """Wait until nothing uses it; nobody may send it new calls meanwhile.
+
+        Calls that are still there at the end of the wait and may be made again are made again, by
+        whoever takes calls then. All others stay.
+
+        Args:
+            grace: Longest wait, in seconds.
+            promises: Whether to wait for callers, too, who were asked something.
+        """
+        with anyio.move_on_after(grace):
+            await self._unused(promises=promises)
+        if self.claims:
+            self._upstream.move(TargetLostError("The call is made again by another process"))
+            with anyio.move_on_after(_MOVE_SECONDS):
+                await self._unused(promises=False)
+        left = self.claims + (self.promised if promises else 0)
+        if not left:
+            return Drain(0)
+        now, sent = self._common.clock.monotonic(), self._upstream.oldest_call
+        begun = [now if sent is None else sent]
+        begun += list(self._promises.values())[:1] if promises else []
+        return Drain(left, now - min(begun))
+
+    async def _unused(self, *, promises: bool) -> None:
+        while self.claims or (promises and self.promised):
+            if self._idle is None or self._idle.is_set():
+                self._idle = asyncio.Event()
+            # The time of a promise ends without anybody telling.
+            with anyio.move_on_after(_LISTEN_AGAIN_SECONDS if promises else None):
+                _ = await self._idle.wait()
 
     def lose(self, error: AgentsError) -> None:
         """The process is gone: end its calls now."""
@@ -163,7 +238,8 @@ class Target:
     def pulse(self) -> Pulse:
         """Tell what is known of its life."""
         upstream = self._upstream
-        last = self._common.clock.monotonic() if self.claims else self._last_call
+        in_use = self.claims or self.promised
+        last = self._common.clock.monotonic() if in_use else self._last_call
         return Pulse(upstream.heard, upstream.in_flight, upstream.oldest_call, last)
 
     def request(self, out: Outgoing, wait: Wait) -> Coroutine[None, None, jsonrpc.Response]:

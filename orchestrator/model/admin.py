@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, SecretStr, TypeAdapter
 
-from orchestrator.model.base import Duration, Json, JsonObject, Model
+from orchestrator.model.base import HIDE_INPUT, Duration, Json, JsonObject, Model
 from orchestrator.model.desired import Desired
 from orchestrator.model.names import AgentField, RoleField
 from orchestrator.model.rotation import Purpose
@@ -61,6 +61,21 @@ class TokenRevokeRequest(Model):
 
     op: Literal["token.revoke"] = "token.revoke"
     id: str
+
+
+class TokenDenyRequest(Model):
+    """Refuse access tokens of an identity provider: one, or all that a subject has so far.
+
+    Attributes:
+        id: The token, as records call it.
+        jti: The token, as the identity provider calls it.
+        subject: The subject.
+    """
+
+    op: Literal["token.deny"] = "token.deny"
+    id: str = ""
+    jti: str = ""
+    subject: str = ""
 
 
 class PinsListRequest(Model):
@@ -168,13 +183,14 @@ Request: TypeAlias = Annotated[
     | TokenIssueRequest
     | TokenListRequest
     | TokenRevokeRequest
+    | TokenDenyRequest
     | PinsListRequest
     | PinsDiffRequest
     | PinsApproveRequest
     | CredentialRequest,
     Field(discriminator="op"),
 ]
-REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
+REQUEST: TypeAdapter[Request] = TypeAdapter(Request, config=HIDE_INPUT)
 
 
 class Progress(Model):
@@ -202,4 +218,4 @@ class Failure(Model):
 
 
 Reply: TypeAlias = Annotated[Progress | Result | Failure, Field(discriminator="type")]
-REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
+REPLY: TypeAdapter[Reply] = TypeAdapter(Reply, config=HIDE_INPUT)

@@ -2,7 +2,7 @@
 
 import re
 from datetime import timedelta
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, ClassVar, Final, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +16,8 @@ from pydantic import (
 
 Json: TypeAlias = JsonValue
 JsonObject: TypeAlias = dict[str, Json]
+# For a TypeAdapter, whose errors repeat inputs even if those of the models inside do not.
+HIDE_INPUT: Final = ConfigDict(hide_input_in_errors=True)
 
 
 class Model(BaseModel):

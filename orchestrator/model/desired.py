@@ -4,9 +4,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from orchestrator.model.auth import Auth
 from orchestrator.model.base import Model
+from orchestrator.model.issuers import IssuerSettings, OwnVault
 from orchestrator.model.names import RoleField, ServerField
+from orchestrator.model.rotation import IssuerField
 from orchestrator.model.server import BootstrapCall
+from orchestrator.model.stores import Account, StoreField
 from orchestrator.model.workload import WorkloadSpec
 
 BOOTSTRAP_ROLE = "bootstrap"
@@ -43,12 +47,30 @@ class GatewaySettings(Model):
         port: Port to bind; 0 lets the system choose.
         hosts: Further values of the Host header that are let in.
         origins: Values of the Origin header that are let in.
+        auth: Which tokens agents show.
     """
 
     host: str
     port: Annotated[int, Field(ge=0, le=65535)]
     hosts: Annotated[tuple[str, ...], Field(strict=False)] = ()
     origins: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    auth: Auth = Auth()
+
+
+class CredentialPlan(Model):
+    """Who makes credentials, and where they are kept.
+
+    Attributes:
+        issuers: Who makes them, by name.
+        owners: The owner's instances that make some, by role; no agent ever reaches one.
+        vault: The project's own vault.
+        stores: Stores of secrets that are reached over the network, by name.
+    """
+
+    issuers: dict[IssuerField, IssuerSettings] = Field(default_factory=dict)
+    owners: dict[RoleField, WorkloadSpec] = Field(default_factory=dict)
+    vault: OwnVault = OwnVault()
+    stores: dict[StoreField, Account] = Field(default_factory=dict)
 
 
 class Desired(Model):
@@ -58,8 +80,10 @@ class Desired(Model):
         gateway: How the gateway listens.
         roles: One instance a role; generations are given by the control plane.
         bootstraps: What has to be done once, by server.
+        credentials: Who makes credentials.
     """
 
     gateway: GatewaySettings
     roles: dict[RoleField, WorkloadSpec]
     bootstraps: dict[ServerField, BootstrapSpec] = Field(default_factory=dict)
+    credentials: CredentialPlan = CredentialPlan()

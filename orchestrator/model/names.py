@@ -24,6 +24,7 @@ ENVIRONMENT_PATTERN = r"^[A-Z_][A-Z0-9_]{0,63}$"
 # Source: MCP 2026-07-28, Tools, tool names. Longer ones are refused by common clients.
 TOOL_PATTERN = r"^[A-Za-z0-9_./-]{1,128}$"
 HTTP_PATH_PATTERN = r"^/[A-Za-z0-9._~/-]{0,255}$"
+USER_PATTERN = r"^[a-z_][a-z0-9_-]{0,31}$"
 AGENT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$"
 
 RoleField = Annotated[RoleName, StringConstraints(pattern=SLUG_PATTERN)]
@@ -32,6 +33,7 @@ ToolField = Annotated[ToolName, StringConstraints(pattern=TOOL_PATTERN)]
 BandField = Annotated[BandName, StringConstraints(pattern=SLUG_PATTERN)]
 SecretField = Annotated[SecretName, StringConstraints(pattern=ENVIRONMENT_PATTERN)]
 AgentField = Annotated[AgentName, StringConstraints(pattern=AGENT_PATTERN)]
+UserField = Annotated[str, StringConstraints(pattern=USER_PATTERN)]
 
 
 # The second process of a role with `standby: 1`. Which of the two serves changes.

@@ -3,9 +3,8 @@
 from datetime import timedelta
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, PlainSerializer, PlainValidator, StringConstraints, WithJsonSchema
+from pydantic import Field, StringConstraints
 
-from orchestrator.errors import SecretRefError
 from orchestrator.model.base import Duration, Model, PositiveDuration
 from orchestrator.model.names import (
     BandField,
@@ -14,40 +13,15 @@ from orchestrator.model.names import (
     SecretField,
     ServerField,
     ToolField,
+    UserField,
 )
+from orchestrator.model.reference import SecretRefField
 from orchestrator.model.rotation import RotationRule
 from orchestrator.model.rules import Limits, Readable, Sharing, Sum, ToolRule
-from orchestrator.model.secret import SecretRef
 
 Mode: TypeAlias = Literal["agent", "owner"]
 Standby = Annotated[int, Field(ge=0, le=1)]
 Sentence = Annotated[str, StringConstraints(min_length=3, max_length=500)]
-
-
-def _read_reference(value: object) -> SecretRef:
-    if isinstance(value, SecretRef):
-        return value
-    if not isinstance(value, str):
-        # pydantic turns ValueError, not TypeError, into a validation error.
-        raise ValueError("a secret is given as a reference, a text")  # noqa: TRY004
-    try:
-        return SecretRef.parse(value)
-    except SecretRefError as error:
-        raise ValueError(f"{error}. {error.hint}") from error
-
-
-SecretRefField = Annotated[
-    SecretRef,
-    PlainValidator(_read_reference),
-    PlainSerializer(str, return_type=str),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "pattern": r"^(env:[A-Za-z_]\w*|dotenv:.+#[A-Za-z_]\w*|file:.+)$",
-            "examples": ["env:WALLETSUITE_API_KEY", "file:{state}/wallet/executor.token"],
-        }
-    ),
-]
 
 
 class Restart(Model):
@@ -92,6 +66,8 @@ class Role(Model):
             `all`. None are shown unless named here.
         prompts: Prompts that may be had, or `all`. None are shown unless named here.
         rotation: How its credentials are replaced before they grow old.
+        user: The unix user that its instances run as; it has to exist, and everything else has to
+            be started as root. `agents up --users` makes one for each role that names none.
     """
 
     role: RoleField
@@ -112,6 +88,7 @@ class Role(Model):
     resources: Readable = ()
     prompts: Readable = ()
     rotation: RotationRule = RotationRule()
+    user: UserField | None = None
 
     @property
     def band_names(self) -> tuple[BandName, ...] | None:

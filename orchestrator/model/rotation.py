@@ -1,5 +1,6 @@
 """A rotation as data: what is replaced, how far it came, and what a role file says of it."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Literal, TypeAlias
@@ -84,6 +85,19 @@ class Rotation(Model):
     receipt: dict[str, Json] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """How the end of an old generation went.
+
+    Attributes:
+        left: Calls that are still in flight; its processes then still run.
+        oldest: Seconds since the oldest of them was sent, 0 if there is none.
+    """
+
+    left: int
+    oldest: float = 0.0
+
+
 class Check(Model):
     """A harmless call that has to succeed before an instance with a new credential gets traffic.
 
@@ -131,7 +145,8 @@ class UpstreamRotation(Model):
 
     Attributes:
         issuer: Who makes it: a name under `issuers:` in `agents.yaml`. Variables take it by
-            `issued:` or `issued:FIELD` under `secrets:`.
+            `issued:` or `issued:FIELD` under `secrets:`. Left out where `vault-lease:` references
+            say it.
         every: How old it gets at most; it is replaced some days earlier, or before it expires.
         soak: How long the old instance stays idle beside the new one before it is stopped.
         hold: How long calls may wait where the issuer knows no overlap.
@@ -139,7 +154,7 @@ class UpstreamRotation(Model):
         check: A harmless call that has to succeed with the new one.
     """
 
-    issuer: IssuerField
+    issuer: IssuerField | None = None
     every: PositiveDuration = OLDEST
     soak: Duration = timedelta(seconds=60)
     hold: PositiveDuration = timedelta(seconds=20)

@@ -15,7 +15,8 @@ from orchestrator.model.names import (
     ToolField,
     ToolName,
 )
-from orchestrator.model.role import Mode, SecretRefField, Sentence
+from orchestrator.model.reference import SecretRefField
+from orchestrator.model.role import Mode, Sentence
 from orchestrator.model.rules import Asks
 
 ToolClass: TypeAlias = Literal["READ", "WRITE", "DESTRUCTIVE"]
@@ -42,6 +43,8 @@ class Launch(Model):
             reach, or `port`, a port of 127.0.0.1, which every local process can reach. It is
             told where by `{socket}` or `{port}` in `command` or `env`.
         path: Path of the URL at which an `http` server speaks MCP.
+        shares_files: Whether instances of several roles use the same files. `agents up --users`
+            makes no users for such roles, who could not open each other's files.
     """
 
     command: Annotated[tuple[Words, ...], Field(min_length=1, strict=False)]
@@ -51,6 +54,7 @@ class Launch(Model):
     transport: Transport = "stdio"
     listen: Listening = "socket"
     path: HttpPath = "/mcp"
+    shares_files: bool = False
 
 
 class Bands(Model):

@@ -6,7 +6,11 @@ from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
+from orchestrator.model.auth import Auth
 from orchestrator.model.base import Model
+from orchestrator.model.issuers import IssuerSettings, OwnVault
+from orchestrator.model.rotation import IssuerField
+from orchestrator.model.stores import Account, StoreField
 
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
@@ -100,6 +104,10 @@ class Settings(Model):
         run: Directory of the sockets, `run` inside the state by default. A short path: the
             system limits how long the path of a socket may be.
         log_level: The least severe events that are logged.
+        auth: Which tokens agents show.
+        stores: Stores of secrets that are reached over the network: how, and with which login.
+        issuers: Who makes the credentials that `rotation: upstream:` of roles replaces.
+        vault: Where the project keeps what issuers made.
     """
 
     listen: AddressField = "127.0.0.1:8700"
@@ -108,6 +116,10 @@ class Settings(Model):
     state: PlaceField = ".agents"
     run: PlaceField | None = None
     log_level: LogLevel = "info"
+    auth: Auth = Auth()
+    stores: dict[StoreField, Account] = Field(default_factory=dict)
+    issuers: dict[IssuerField, IssuerSettings] = Field(default_factory=dict)
+    vault: OwnVault = OwnVault()
 
     @property
     def address(self) -> Address:

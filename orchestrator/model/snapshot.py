@@ -63,6 +63,8 @@ class Route:
         mirrors: Eras for which a process of its own can be had, that of `target` included.
         refused: Why there is no process for an era and an owner that somebody asked for.
         policy: What calls may do beyond which tools they name.
+        leaving: Processes that take no new calls, but what goes on with calls that they had.
+        closed: Whether the role was closed in an emergency; then it has no process at all.
     """
 
     role: RoleName
@@ -77,6 +79,8 @@ class Route:
     mirrors: frozenset[Era] = frozenset()
     refused: Mapping[tuple[Era, str], str] = field(default_factory=lambda: MappingProxyType({}))
     policy: RolePolicy = OPEN_TO_TOOLS
+    leaving: tuple[TargetRef, ...] = ()
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

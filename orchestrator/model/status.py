@@ -1,11 +1,13 @@
 """What a project runs right now, as `agents status --json` prints it."""
 
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field
 
 from orchestrator.model.base import Model
 from orchestrator.model.names import RoleField, ToolField, WorkloadName
+from orchestrator.model.rotation import Purpose, Rotation
 from orchestrator.model.server import ToolClass
 from orchestrator.model.workload import Phase
 
@@ -22,6 +24,7 @@ class ProcessStatus(Model):
         pid: The process, or None.
         restarts: How often it came back.
         uptime_seconds: How long it has been ready, or None.
+        credential: Version of the issued credential that it was started with; empty without one.
     """
 
     workload: WorkloadName
@@ -32,6 +35,51 @@ class ProcessStatus(Model):
     pid: int | None = None
     restarts: int = 0
     uptime_seconds: float | None = None
+    credential: str = ""
+
+
+class CredentialStatus(Model):
+    """A credential that is current: how old it is, and when it is replaced.
+
+    Attributes:
+        role: The role.
+        purpose: `agent` for a token, `upstream` for what the role's server shows others.
+        agent: Whose token it is; empty for `upstream`.
+        credential: The token's id, or the version.
+        issued_at: When it was made.
+        expires_at: When it ends by itself, None if it does not.
+        due_at: When it is replaced.
+        is_due: Whether that is now.
+        warning: `14d`, `7d`, `3d`, `1d` or `overdue` when its end is that near, else None.
+        by_hand: Whether a person has to hand the new one over.
+        note: What else a person should know.
+    """
+
+    role: RoleField
+    purpose: Purpose
+    agent: str = ""
+    credential: str
+    issued_at: datetime
+    expires_at: datetime | None = None
+    due_at: datetime
+    is_due: bool = False
+    warning: str | None = None
+    by_hand: bool = False
+    note: str = ""
+
+
+class CredentialsReport(Model):
+    """All credentials of a project at one moment.
+
+    Attributes:
+        credentials: Those that are current.
+        rotations: Those that are being replaced.
+        notes: What a person should know.
+    """
+
+    credentials: Annotated[tuple[CredentialStatus, ...], Field(strict=False)] = ()
+    rotations: Annotated[tuple[Rotation, ...], Field(strict=False)] = ()
+    notes: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
 
 class RoleStatus(Model):
@@ -58,7 +106,11 @@ class RoleStatus(Model):
         instances: Who may share a process.
         spare: The process that stands by, where the role has one.
         lanes: Further processes that were started on demand, by name.
+        leaving: Processes of earlier generations that finish what they have.
+        credential: Version of the issued credential that the process was started with; empty
+            without one.
         url: Where agents reach it.
+        credentials: Its current credentials.
     """
 
     role: RoleField
@@ -81,7 +133,10 @@ class RoleStatus(Model):
     instances: str = "per-role"
     spare: ProcessStatus | None = None
     lanes: Annotated[tuple[ProcessStatus, ...], Field(strict=False)] = ()
+    leaving: Annotated[tuple[ProcessStatus, ...], Field(strict=False)] = ()
+    credential: str = ""
     url: str = ""
+    credentials: Annotated[tuple[CredentialStatus, ...], Field(strict=False)] = ()
 
 
 class GatewayStatus(Model):
@@ -107,6 +162,7 @@ class ProjectStatus(Model):
         pid: The daemon.
         gateway: The gateway.
         roles: Every role that is applied, by name.
+        rotations: Credentials that are being replaced.
         notes: What else a person should know, such as a bootstrap under way.
     """
 
@@ -115,4 +171,5 @@ class ProjectStatus(Model):
     pid: int | None = None
     gateway: GatewayStatus
     roles: Annotated[tuple[RoleStatus, ...], Field(strict=False)]
+    rotations: Annotated[tuple[Rotation, ...], Field(strict=False)] = ()
     notes: Annotated[tuple[str, ...], Field(strict=False)] = ()

@@ -15,7 +15,8 @@ from orchestrator.model.names import (
     WorkloadName,
     workload_name,
 )
-from orchestrator.model.role import Mode, Restart, SecretRefField, Standby
+from orchestrator.model.reference import SecretRefField
+from orchestrator.model.role import Mode, Restart, Standby
 from orchestrator.model.rotation import RotationRule
 from orchestrator.model.rules import OPEN_TO_TOOLS, RolePolicy, Sharing
 from orchestrator.model.server import EraChoice, Listening, Probe, Stop, ToolClass
@@ -77,6 +78,7 @@ class WorkloadSpec(Model):
         rotation: How its credentials are replaced; of no concern to the process.
         credential: The version of the role's issued credential that it is launched with; empty for
             whichever is current at that moment.
+        user: The unix user that it runs as; empty for the one that everything else runs as.
     """
 
     role: RoleField
@@ -102,6 +104,7 @@ class WorkloadSpec(Model):
     http: HttpServing | None = None
     rotation: RotationRule = RotationRule()
     credential: str = ""
+    user: str = ""
 
     @property
     def name(self) -> WorkloadName:

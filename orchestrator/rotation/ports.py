@@ -1,15 +1,18 @@
 """What rotations ask of others: issuers, the vault, the instances."""
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Literal, Protocol
 
 from pydantic import SecretStr
 
 from orchestrator.model.base import JsonObject
-from orchestrator.model.names import RoleName, WorkloadName
+from orchestrator.model.names import RoleName, ToolName, WorkloadName
+from orchestrator.model.rotation import Drain
 
 # The one field of a credential that is a single text.
 WHOLE = ""
@@ -156,19 +159,6 @@ class Vault(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """How the end of an old generation went.
-
-    Attributes:
-        left: Calls that are still in flight; its processes then still run.
-        oldest: Seconds since the oldest of them was sent, 0 if there is none.
-    """
-
-    left: int
-    oldest: float = 0.0
-
-
 class Instances(Protocol):
     """The processes of roles, as rotations see them. Every verb may be called again."""
 
@@ -207,7 +197,12 @@ class Instances(Protocol):
         ...
 
     async def hold(self, role: RoleName, seconds: float) -> None:
-        """Let new calls wait, at most so long, until `release`; calls in flight end meanwhile."""
+        """Let new calls wait, each at most so long, until `release`; calls in flight end meanwhile.
+
+        Raises:
+            WorkloadNotReadyError: Some did not end in that time; calls are let through again.
+            NotRunningError: The role is not applied.
+        """
         ...
 
     async def release(self, role: RoleName) -> None:
@@ -228,4 +223,36 @@ class Instances(Protocol):
 
     def using(self, role: RoleName) -> Mapping[WorkloadName, str]:
         """Tell the version that each live process of a role was started with."""
+        ...
+
+
+class Owner(Protocol):
+    """An instance of a role's server in its owner's mode, for the moment; no agent reaches it."""
+
+    @property
+    def home(self) -> Path:
+        """The home of such instances of this role, and of nothing else."""
+        ...
+
+    async def call_tool(self, tool: ToolName, arguments: JsonObject) -> JsonObject:
+        """Call one tool and give its result, which may say `isError`.
+
+        Raises:
+            WorkloadError: The instance ended before it answered.
+            UpstreamError: It refused the call itself.
+        """
+        ...
+
+
+class Owners(Protocol):
+    """Owner's instances of roles."""
+
+    def open(self, role: RoleName) -> AbstractAsyncContextManager[Owner]:
+        """Run one for the length of a block; its process group is gone after it.
+
+        Raises:
+            WorkloadError: It did not start, or ended in the middle.
+            SecretError: A secret of it does not resolve.
+            NotRunningError: The role is not applied, or has none.
+        """
         ...

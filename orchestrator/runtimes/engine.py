@@ -30,6 +30,7 @@ from orchestrator.runtimes import variables
 from orchestrator.runtimes.fence import end_orphan
 from orchestrator.runtimes.identity import command_line
 from orchestrator.runtimes.rpc import USER, EngineFaultError, EngineRpc
+from orchestrator.runtimes.users import remove_tree
 
 SEAT = Path(__file__).parents[1] / "shim" / "seat.py"
 
@@ -93,7 +94,10 @@ class EngineFiles:
         return self.run / "seats" / name
 
     def http_seat(self, name: str) -> Path:
-        """A short link to that directory: the path of a server's own socket has little room."""
+        """A short link to that directory: the path of a server's own socket has little room.
+
+        A directory of its own where the server runs as another user, who may not enter the seat.
+        """
         return self.run / "at" / hashlib.sha256(name.encode()).hexdigest()[:8]
 
     def http_socket(self, name: str) -> Path:
@@ -123,7 +127,7 @@ class EngineFiles:
     def forget_seat(self, name: str) -> None:
         """Remove a workload's seat, and all that is in it."""
         rmtree(self.seat(name), ignore_errors=True)
-        self.http_seat(name).unlink(missing_ok=True)
+        remove_tree(self.http_seat(name))
 
 
 @final

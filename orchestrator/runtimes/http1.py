@@ -31,7 +31,7 @@ from orchestrator.errors import (
     UpstreamProtocolError,
 )
 from orchestrator.runtimes.address import HOST, Address
-from orchestrator.runtimes.ports import check_own
+from orchestrator.runtimes.ports import check_listener, check_own
 
 # A response's head; also what may come between two pieces of a body.
 HEAD_LIMIT_BYTES: Final = 65_536
@@ -403,9 +403,10 @@ class HttpClient:
             while True:
                 try:
                     if address.socket:
-                        _, connection = await loop.create_unix_connection(
+                        transport, connection = await loop.create_unix_connection(
                             lambda: _Connection(self), address.socket
                         )
+                        check_listener(transport, self._group)
                     else:
                         check_own(address.port, self._group)
                         _, connection = await loop.create_connection(

@@ -1,8 +1,10 @@
 """Which process a pid means: start time and boot beside it, so that no reused pid is believed."""
 
 import os
+import signal
 import socket
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -61,6 +63,23 @@ def is_alive(pid: int, started: int, boot: str) -> bool:
         and facts.started == started
         and boot == boot_id()
     )
+
+
+def user_of(pid: int) -> int | None:
+    """Tell the user that a process runs as, None without a process."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text("utf-8", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    line = next((line for line in text.splitlines() if line.startswith("Uid:")), "")
+    return int(line.split()[1]) if line else None
+
+
+def kill_group(pid: int, started: int, boot: str) -> None:
+    """Kill the process group of that very process, if it still runs."""
+    if is_alive(pid, started, boot):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def command_line(pid: int) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ class LaunchFrame:
         limits: Soft and hard value of each resource limit; lowered to what the engine may give.
         logs_stdout: Whether its stdout goes to its log, and its stdin is empty; without it both
             are FIFOs.
+        user: User and group that it runs as, by number; None for the engine's own.
     """
 
     argv: tuple[str, ...]
@@ -37,6 +38,7 @@ class LaunchFrame:
     umask: int = 0o077
     limits: Mapping[str, tuple[int, int]] = field(default_factory=lambda: _LIMITS)
     logs_stdout: bool = False
+    user: tuple[int, int] | None = None
 
     def encode(self) -> bytes:
         """Write the frame.
@@ -61,6 +63,8 @@ class LaunchFrame:
         ]
         if self.logs_stdout:
             records.append(_record("stdout", "", "log"))
+        if self.user is not None:
+            records.append(_record("user", "", f"{self.user[0]}:{self.user[1]}"))
         data = b"\0".join([*records, b"end", b""])
         if len(data) > LIMIT_BYTES:
             raise WorkloadStartError("the arguments and variables of the server are too large")

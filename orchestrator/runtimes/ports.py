@@ -4,6 +4,7 @@ Any local process can connect to a port, and any can listen on a free one. So wh
 something to a port of ours looks first who listens there.
 """
 
+import asyncio
 import os
 import socket
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import cast
 
 from orchestrator.errors import TargetUnavailableError
 from orchestrator.runtimes.address import HOST
-from orchestrator.runtimes.identity import look_up
+from orchestrator.runtimes.identity import look_up, peer_of, user_of
 
 _LISTENS = "0A"
 # 127.0.0.0/8 as the kernel writes it: words of four bytes, least significant byte first.
@@ -71,7 +72,8 @@ def check_own(port: int, group: int = 0) -> None:
 
     Args:
         port: The port.
-        group: The process group that has to be the one that listens; 0 for any of this user.
+        group: The process group that has to be the one that listens, whichever user it runs as;
+            0 for any of this user.
 
     Raises:
         ConnectionRefusedError: Nobody listens, or another one of this user's processes.
@@ -82,7 +84,10 @@ def check_own(port: int, group: int = 0) -> None:
     found = listeners(table, port)
     if table_6.exists():
         found |= listeners(table_6.read_text("ascii"), port)
-    if any(each.uid != os.geteuid() for each in found):
+    owner = user_of(group) if group else os.geteuid()
+    if owner is None:
+        raise ConnectionRefusedError
+    if any(each.uid != owner for each in found):
         raise TargetUnavailableError(
             f"port {port} belongs to another user; nothing was sent",
             hint="Another process took the port; a unix socket cannot be taken.",
@@ -95,6 +100,26 @@ def check_own(port: int, group: int = 0) -> None:
             "may reach it",
             hint=f"Tell it to bind {HOST}, or better a unix socket.",
         )
+
+
+def check_listener(transport: asyncio.Transport, group: int = 0) -> None:
+    """Make sure that a unix socket led to the user that the server runs as, and close it if not.
+
+    The directory of the socket is that user's own: a link there could lead to another role's.
+
+    Args:
+        transport: The connection.
+        group: The server's process group; 0 if it runs as this user.
+
+    Raises:
+        TargetUnavailableError: It is another user.
+    """
+    known = cast("socket.socket", transport.get_extra_info("socket"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=os.dup(known.fileno())) as peer:
+        _, uid = peer_of(peer)
+    if uid != (user_of(group) if group else os.geteuid()):
+        transport.abort()
+        raise TargetUnavailableError("another user listens on the server's socket")
 
 
 def _belong(inodes: set[int], group: int) -> bool:

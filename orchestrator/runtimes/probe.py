@@ -184,6 +184,17 @@ class Dialogue:
         opened = await _open(talk, era)
         return cls(talk, opened.era)
 
+    @classmethod
+    def resume(cls, channel: Wire, era: Era, *, prefix: str) -> "Dialogue":
+        """Go on with a server that was opened over the same channel already.
+
+        Args:
+            channel: The channel; nobody else may read it meanwhile.
+            era: The era in which the server was opened.
+            prefix: Beginning of every request id, unique for each dialogue.
+        """
+        return cls(_Conversation(channel, prefix, SILENCE.total_seconds(), {}), era)
+
     async def call_tool(self, name: str, arguments: JsonObject) -> JsonObject:
         """Call a tool and return its result, which may say `isError`.
 

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from orchestrator.errors import RuntimeUnavailableError, WorkloadStartError
 from orchestrator.files import make_private_directory, write_atomically
+from orchestrator.model.base import HIDE_INPUT
 from orchestrator.model.names import SecretName, WorkloadName
 from orchestrator.model.workload import EngineState, WorkloadExit, WorkloadSpec, WorkloadStatus
 from orchestrator.render.supervisord import CONTROL_PROGRAM, WorkloadProgram, program_file
@@ -25,6 +26,7 @@ from orchestrator.runtimes.launch_frame import LaunchFrame
 from orchestrator.runtimes.ports import free_port
 from orchestrator.runtimes.rpc import EngineFaultError, EngineRpc, Value
 from orchestrator.runtimes.seat_client import Attempt, attempt
+from orchestrator.runtimes.users import Account, make_role_directory, need_account, remove_tree
 
 T = TypeVar("T")
 
@@ -67,7 +69,7 @@ class _Exits(_Message):
     exits: tuple[_Exit, ...]
 
 
-_PROGRAMS = TypeAdapter(tuple[_Program, ...])
+_PROGRAMS = TypeAdapter(tuple[_Program, ...], config=HIDE_INPUT)
 _EXITS = TypeAdapter(_Exits)
 
 # supervisor.states.ProcessStates. STARTING and BACKOFF are moments on the way to a waiting seat.
@@ -127,13 +129,15 @@ class SupervisordRuntime(Runtime):
     async def launch(self, spec: WorkloadSpec, secrets: Mapping[SecretName, SecretStr]) -> Process:
         if missing := sorted(spec.secrets.keys() - secrets.keys()):
             raise WorkloadStartError(f"no value for {', '.join(missing)}")
-        address = self._prepare_address(spec)
+        account = await run_sync(need_account, spec.user) if spec.user else None
+        address = self._prepare_address(spec, account)
         frame = LaunchFrame(
             argv=tuple(fill(word, address) for word in spec.argv),
             env={str(name): fill(value, address) for name, value in spec.env.items()},
             secrets={str(name): secrets[name] for name in spec.secrets},
             cwd=spec.directory,
             logs_stdout=address is not None,
+            user=(account.user, account.group) if account is not None else None,
         ).encode()
         try:
             with anyio.fail_after(SEAT_SECONDS):
@@ -202,7 +206,7 @@ class SupervisordRuntime(Runtime):
 
     # --- one workload ------------------------------------------------------------------------
 
-    def _prepare_address(self, spec: WorkloadSpec) -> Address | None:
+    def _prepare_address(self, spec: WorkloadSpec, account: Account | None) -> Address | None:
         """Choose where a server will serve HTTP, None for one that does not."""
         if spec.http is None:
             return None
@@ -210,8 +214,11 @@ class SupervisordRuntime(Runtime):
             return Address(spec.http.path, port=free_port())
         link = self._files.http_seat(spec.name)
         make_private_directory(link.parent)
-        link.unlink(missing_ok=True)
-        link.symlink_to(Path("..") / "seats" / spec.name)
+        remove_tree(link)
+        if account is None:
+            link.symlink_to(Path("..") / "seats" / spec.name)
+        else:
+            make_role_directory(link, account, self._files.run)
         return Address(spec.http.path, socket=str(self._files.http_socket(spec.name)))
 
     def _configuration(self, name: WorkloadName) -> Path:

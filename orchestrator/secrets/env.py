@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from orchestrator.errors import SecretNotFoundError
 from orchestrator.model.secret import SecretRef
-from orchestrator.secrets.base import SecretStore
+from orchestrator.secrets.base import Secret, SecretStore
 from orchestrator.secrets.dotenv import read_dotenv
 
 
@@ -29,14 +29,26 @@ class EnvironmentStore(SecretStore):
         self._dotenv = dotenv
 
     @override
-    def read(self, reference: SecretRef) -> str:
-        name = reference.name
-        if name in self._environment:
-            return self._environment[name].get_secret_value()
-        values = read_dotenv(self._dotenv) if os.path.lexists(self._dotenv) else {}
-        if name not in values:
+    def read(self, reference: SecretRef) -> Secret:
+        value = self.look_up(reference.name)
+        if value is None:
             raise SecretNotFoundError(
-                f"{name} is set neither in the environment nor in {self._dotenv}",
-                hint=f"Add a line {name}=... to {self._dotenv}, which needs mode 0600.",
+                f"{reference.name} is set neither in the environment nor in {self._dotenv}",
+                hint=f"Add a line {reference.name}=... to {self._dotenv}, which needs mode 0600.",
             )
-        return values[name]
+        return Secret(value)
+
+    def given(self, name: str) -> SecretStr | None:
+        """Return a variable of the environment itself; None if it is not set."""
+        return self._environment.get(name)
+
+    def look_up(self, name: str) -> SecretStr | None:
+        """Return a variable's value; None if it is not set.
+
+        Raises:
+            SecretStoreUnavailableError: `.env` cannot be read or trusted.
+        """
+        if (given := self.given(name)) is not None:
+            return given
+        values = read_dotenv(self._dotenv) if os.path.lexists(self._dotenv) else {}
+        return SecretStr(values[name]) if name in values else None

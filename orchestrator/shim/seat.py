@@ -6,8 +6,8 @@ Run by the engine as `python -I -S seat.py sit DIRECTORY FENCE LOG`, by absolute
    an orphan of a dead engine and is ended, with its process group;
 2. listen on `seat.sock` in DIRECTORY, take one launch frame from a peer of the same user;
 3. make fresh FIFOs `in` and `out`, open both read-write onto file descriptors 0 and 1 (a server
-   that speaks HTTP gets an empty stdin, and its log as stdout), set what the frame says,
-   acknowledge, and `execve`.
+   that speaks HTTP gets an empty stdin, and its log as stdout), set what the frame says, become
+   the user that it names, acknowledge, and `execve`.
 
 `python -I -S seat.py guard FENCE PROGRAM ARGUMENT...` takes the fence and becomes the program at
 once: so a control plane whose engine died is replaced too, and never doubled.
@@ -61,9 +61,10 @@ class Frame:
         umask: Its umask.
         limits: Soft and hard value of each resource limit.
         logs_stdout: Whether stdout goes to the log, and no FIFOs are made.
+        user: User and group that it runs as; None for this process's own.
     """
 
-    __slots__ = ("argv", "cwd", "env", "limits", "logs_stdout", "umask")
+    __slots__ = ("argv", "cwd", "env", "limits", "logs_stdout", "umask", "user")
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class Frame:
         self.umask: int = umask
         self.limits: dict[bytes, tuple[int, int]] = limits
         self.logs_stdout: bool = False
+        self.user: tuple[int, int] | None = None
 
 
 def parse(data: bytes) -> Frame:
@@ -112,7 +114,7 @@ def parse(data: bytes) -> Frame:
             if name in limits:
                 raise RefusedError("a repeated limit")
             limits[name] = pair
-        elif key in {b"cwd", b"umask", b"stdout"} and key not in single:
+        elif key in {b"cwd", b"umask", b"stdout", b"user"} and key not in single:
             single[key] = value
         else:
             raise RefusedError("an unknown, malformed or repeated record")
@@ -136,7 +138,19 @@ def _frame(
         raise RefusedError("an unknown stdout")
     frame = Frame(argv, env, cwd, int(umask, 8), limits)
     frame.logs_stdout = stdout is not None
+    if b"user" in single:
+        frame.user = _user(single[b"user"])
     return frame
+
+
+def _user(value: bytes) -> tuple[int, int]:
+    parts = value.split(b":")
+    if len(parts) != 2 or not all(part.isdigit() and len(part) < 10 for part in parts):  # noqa: PLR2004 - user and group, below the kernel's "unchanged"
+        raise RefusedError("a malformed user")
+    user, group = int(parts[0]), int(parts[1])
+    if not user or not group:
+        raise RefusedError("root is no user for a server")
+    return user, group
 
 
 def _limit(value: bytes) -> tuple[bytes, tuple[int, int]]:
@@ -404,8 +418,12 @@ def _answer(peer: socket, text: str) -> None:
         pass  # the peer is gone; its loss shows in the log, and the engine shows the rest
 
 
-def _open_fifos() -> tuple[int, int]:
-    """Make both FIFOs anew: what was written to a dead process is never read by its successor."""
+def _open_fifos(*, shared: bool) -> tuple[int, int]:
+    """Make both FIFOs anew: what was written to a dead process is never read by its successor.
+
+    Nobody but us passes the directory that they are in; inside the server, which runs as another
+    user, their mode lets it open `/dev/stdin` by that name, too.
+    """
     opened: list[int] = []
     for name in ("in", "out"):
         _forget(name)
@@ -416,6 +434,8 @@ def _open_fifos() -> tuple[int, int]:
             _ = fcntl.fcntl(descriptor, 1031, PIPE_BYTES)  # F_SETPIPE_SZ
         except OSError:
             pass  # beyond what the user may have: the default of 64 KiB works, too
+        if shared:
+            os.fchmod(descriptor, 0o666)
         opened.append(descriptor)
     return opened[0], opened[1]
 
@@ -463,30 +483,65 @@ def _restrict(frame: Frame) -> None:
 
 def _forbid_new_privileges() -> None:
     """Make setuid programs useless to the server and to all that it starts."""
+    set_no_new_privs, get_no_new_privs = 38, 39
+    _ = _prctl(set_no_new_privs, 1)
+    if _prctl(get_no_new_privs, 0) != 1:
+        raise OSError(errno.EPERM, "no-new-privileges could not be set")
+
+
+def _prctl(option: int, value: int) -> int:
     # The bare module: `ctypes` itself takes eight milliseconds to import, this takes a half.
     import _ctypes  # noqa: PLC0415 - not needed until here
 
     # typeshed leaves out that no name means this very program.
     program = _ctypes.dlopen(None, 0)  # pyright: ignore[reportArgumentType] - just said
     prctl = _ctypes.dlsym(program, "prctl")
-    set_no_new_privs, get_no_new_privs = 38, 39
-    _ = _ctypes.call_function(prctl, (set_no_new_privs, 1, 0, 0, 0))  # pyright: ignore[reportAny] - its result is asked for in the next line
-    if _ctypes.call_function(prctl, (get_no_new_privs, 0, 0, 0, 0)) != 1:
-        raise OSError(errno.EPERM, "no-new-privileges could not be set")
+    return _ctypes.call_function(prctl, (option, value, 0, 0, 0))  # pyright: ignore[reportAny] - prctl gives an int
+
+
+def _be_user(user: int, group: int) -> None:
+    """Become a user without groups, capabilities or a way back."""
+    drop_from_bounding_set, capabilities = 24, 64
+    for number in range(capabilities):
+        _ = _prctl(drop_from_bounding_set, number)  # -1 for one that there is not, or may not
+    os.setgroups([])
+    os.setresgid(group, group, group)
+    os.setresuid(user, user, user)
+    if os.getresuid() != (user,) * 3 or os.getresgid() != (group,) * 3 or os.getgroups():
+        raise OSError(errno.EPERM, "another user could not be become")
+
+
+def _close_fence(fence: int) -> int:
+    """Hold the fence by a descriptor that cannot write to it.
+
+    Its file names a process that a successor, who is root, ends: another user must not choose it.
+    The lock is lost and taken again. Whoever comes in between finds this process in the file.
+    """
+    reader = os.open(f"/proc/self/fd/{fence}", os.O_RDONLY | os.O_CLOEXEC)
+    os.close(fence)
+    fcntl.lockf(reader, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    os.set_inheritable(reader, True)  # noqa: FBT003 - positional only
+    return reader
 
 
 def _become(peer: socket, fence: int, frame: Frame) -> int:
     """Turn into the server; returns an exit status only if that fails."""
     stage = "stdin and stdout"
     try:
-        stdin, stdout = _open_log() if frame.logs_stdout else _open_fifos()
+        is_other = frame.user is not None
+        stdin, stdout = _open_log() if frame.logs_stdout else _open_fifos(shared=is_other)
         stage = "limits"
         _restrict(frame)
         stage = "descriptors"
         _ = os.dup2(stdin, 0)
         _ = os.dup2(stdout, 1)
+        if frame.user is not None:
+            fence = _close_fence(fence)
         _close_all_but({0, 1, 2, fence, peer.fileno()})
         _forget("seat.sock")
+        if frame.user is not None:
+            stage = "user"
+            _be_user(*frame.user)
         stage = "working directory"
         os.chdir(frame.cwd)
         stage = "execute"

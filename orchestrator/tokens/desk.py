@@ -1,29 +1,80 @@
-"""Issues and revokes tokens: on disk first, then in the memory that the gateway asks."""
+"""Issues and revokes tokens: on disk before they count, and refused before that is on disk."""
 
 import threading
-from collections.abc import Iterable
-from datetime import timedelta
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, final
 
 from pydantic import SecretStr
 
 from orchestrator.clock import Clock
-from orchestrator.errors import TokenError
+from orchestrator.errors import SettingsError, TokenError
 from orchestrator.files import make_private_directory, read_regular, write_atomically
+from orchestrator.model.auth import WORKSTATION, Auth
+from orchestrator.model.base import JsonObject
 from orchestrator.model.names import AgentName, RoleName, TokenId
+from orchestrator.tokens.denial import Denial, make_denial
+from orchestrator.tokens.jwt import OAuthTokens
 from orchestrator.tokens.record import LONGEST_LIFE, USABLE, TokenRecord
 from orchestrator.tokens.store import TokenStore
 from orchestrator.tokens.verify import TokenIndex
 
-WORKSTATION: Final = AgentName("workstation")
-RENEW_BEFORE: Final = timedelta(days=14)
+# Tokens are replaced by rotations, days earlier. This is the net under them.
+RENEW_BEFORE: Final = timedelta(days=1)
 _LONGEST_FILE_BYTES: Final = 4096
+# How long the end of what a revoked token has open is waited for, and how often it is looked at.
+_CUT_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """How the end of a token went.
+
+    Attributes:
+        record: The token.
+        requested_at: When its end was asked for.
+        refused_at: When it was first seen refused; None if it was not.
+        refused_after: Seconds from the request to that.
+        cut: Requests and streams that it had open, and that were ended.
+        left: Those that were still open afterwards.
+    """
+
+    record: TokenRecord
+    requested_at: datetime
+    refused_at: datetime | None
+    refused_after: float
+    cut: int
+    left: int
+
+    def describe(self) -> JsonObject:
+        """Tell all of it, as a receipt."""
+        return {
+            "token": self.record.id,
+            "role": self.record.role,
+            "agent": self.record.agent,
+            "requested_at": self.requested_at.isoformat(),
+            "refused_at": None if self.refused_at is None else self.refused_at.isoformat(),
+            "refused_after_ms": round(self.refused_after * 1000, 3),
+            "calls_cut": self.cut,
+            "streams_left": self.left,
+        }
+
+
+def _none_open(_: TokenId) -> int:
+    return 0
 
 
 @final
 class TokenDesk:
-    """All changes of tokens go through here. Its methods block: call them in a thread."""
+    """All changes of tokens go through here. Its methods block: call them in a thread.
+
+    Attributes:
+        count_open: Tells how many requests and streams of a token are open.
+    """
 
     def __init__(self, store: TokenStore, index: TokenIndex, clock: Clock, folder: Path) -> None:
         """Load every usable token.
@@ -34,20 +85,85 @@ class TokenDesk:
             clock: Where time comes from.
             folder: The workstation's own tokens, one file a role.
         """
+        self.count_open: Callable[[TokenId], int] = _none_open
         self._store = store
         self._index = index
         self._clock = clock
         self._folder = folder
         self._files = threading.Lock()
+        self._auth = Auth()
+        self._access: OAuthTokens | None = None
         index.load(store.load_usable())
 
+    def attend(self, auth: Auth, access: OAuthTokens | None = None) -> None:
+        """Care for the access tokens of an identity provider, too.
+
+        Args:
+            auth: Which tokens agents show.
+            access: What the gateway asks; it refuses from now on what was denied earlier.
+        """
+        self._auth, self._access = auth, access
+        if access is not None:
+            access.load(self._store.load_denials())
+
+    def deny(self, *, token_id: str = "", jti: str = "", subject: str = "") -> Denial:
+        """Refuse access tokens: one by either id, or a subject's; refused before this returns.
+
+        Raises:
+            SettingsError: No identity provider issues tokens here, or it is not exactly one.
+        """
+        now = self._clock.now()
+        denial = make_denial(self._auth, now, token_id=token_id, jti=jti, subject=subject)
+        try:
+            self._store.deny(denial)
+        finally:
+            # Even when the disk fails: whoever denies a token must not leave it open.
+            if self._access is not None:
+                self._access.deny(denial)
+        return denial
+
     def issue(
-        self, agent: AgentName, role: RoleName, ttl: timedelta
+        self, agent: AgentName, role: RoleName, ttl: timedelta, *, rotation: str = ""
     ) -> tuple[TokenRecord, SecretStr]:
-        """Issue a token; the text is returned once and kept nowhere."""
-        record, text = self._store.issue(agent, role, ttl)
+        """Issue a token; the text is returned once and kept nowhere.
+
+        Args:
+            agent: Who will show it.
+            role: The only role that it opens.
+            ttl: How long it is good for.
+            rotation: The rotation that it is a part of.
+
+        Raises:
+            SettingsError: Static tokens are for this machine alone.
+        """
+        if self._auth.mode == "oauth" and agent != WORKSTATION:
+            raise SettingsError(
+                "agents get their tokens from the identity provider here",
+                hint="`auth:` in agents.yaml says so.",
+            )
+        record, text = self._store.issue(agent, role, ttl, rotation=rotation)
         self._index.add(record)
         return record, text
+
+    def overlap(self, new: TokenId, old: TokenId, retire_at: datetime) -> None:
+        """Let the new token of a rotation count, and the old one go on until a moment."""
+        for record in self._store.overlap(new, old, retire_at):
+            if record.state in USABLE:
+                self._index.add(record)
+
+    def undo_overlap(self, new: TokenId, old: TokenId) -> None:
+        """Let the old token of a rotation count again."""
+        for record in self._store.undo_overlap(new, old):
+            if record.state in USABLE:
+                self._index.add(record)
+
+    def get(self, token_id: TokenId) -> TokenRecord | None:
+        """Tell one token, None if there is none with this id."""
+        return self._store.get(token_id)
+
+    def of_rotation(self, rotation: str) -> tuple[TokenRecord, ...]:
+        """Tell the tokens that a rotation made, the oldest first."""
+        return self._store.of_rotation(rotation)
 
     def list(self) -> tuple[TokenRecord, ...]:
         """Tell all tokens, the oldest first."""
@@ -59,11 +175,46 @@ class TokenDesk:
         Raises:
             TokenUnknownError: There is none with this id.
         """
-        try:
-            return self._store.revoke(token_id, by="operator", reason=reason)
-        finally:
-            # Even when the disk fails: whoever revokes a token must not leave it open.
+        return self.revoke_with_receipt(token_id, by="operator", reason=reason).record
+
+    def revoke_with_receipt(self, token_id: TokenId, *, by: str, reason: str) -> Revocation:
+        """Revoke a token, see it refused, and tell how that went.
+
+        Raises:
+            TokenUnknownError: There is none with this id.
+        """
+        return self.revoke_many([token_id], by=by, reason=reason)[0]
+
+    def revoke_many(
+        self, token_ids: Sequence[TokenId], *, by: str, reason: str
+    ) -> tuple[Revocation, ...]:
+        """Revoke tokens, see them refused, and tell how that went, in their order.
+
+        Raises:
+            TokenUnknownError: There is none with one of the ids; the others are revoked.
+        """
+        requested_at, began = self._clock.now(), time.perf_counter()
+        cut = [self.count_open(token_id) for token_id in token_ids]
+        # In memory first: not even a full disk may leave one open.
+        for token_id in token_ids:
             self._index.remove(token_id)
+        known = [self._store.get(token_id) for token_id in token_ids]
+        refused = [self._see_refused(one, began) for one in known if one is not None]
+        records = [self._store.revoke(token_id, by=by, reason=reason) for token_id in token_ids]
+        give_up = time.monotonic() + _CUT_SECONDS
+        while any(map(self.count_open, token_ids)) and time.monotonic() < give_up:
+            time.sleep(_LOOK_SECONDS)
+        return tuple(
+            Revocation(record, requested_at, moment, took, count, self.count_open(record.id))
+            for record, (moment, took), count in zip(records, refused, cut, strict=True)
+        )
+
+    def _see_refused(self, record: TokenRecord, began: float) -> tuple[datetime | None, float]:
+        try:
+            _ = self._index.look_by_id(record.id, record.role)
+        except TokenError:
+            return self._clock.now(), time.perf_counter() - began
+        return None, time.perf_counter() - began
 
     def keep_workstation_tokens(self, roles: Iterable[RoleName]) -> None:
         """Make sure that every role's file holds a token that is good for a while."""
@@ -74,13 +225,17 @@ class TokenDesk:
                 if not self._is_good(role):
                     self._replace(role)
 
+    def file_of(self, role: RoleName) -> Path:
+        """Tell where the workstation's own token for a role is."""
+        return self._folder / role
+
     def note_uses(self) -> None:
         """Write down when tokens were last used."""
         self._store.note_use(self._index.take_used())
 
     def _is_good(self, role: RoleName) -> bool:
         try:
-            content, _ = read_regular(self._folder / role, _LONGEST_FILE_BYTES, follow=False)
+            content, _ = read_regular(self.file_of(role), _LONGEST_FILE_BYTES, follow=False)
             principal = self._index.look(content.decode().strip(), role)
         except (OSError, UnicodeDecodeError, TokenError):
             return False
@@ -93,7 +248,7 @@ class TokenDesk:
             if record.agent == WORKSTATION and record.role == role and record.state in USABLE
         ]
         _, text = self.issue(WORKSTATION, role, LONGEST_LIFE)
-        write_atomically(self._folder / role, text.get_secret_value().encode() + b"\n")
+        write_atomically(self.file_of(role), text.get_secret_value().encode() + b"\n")
         # One that ends soon goes on until then: a client may hold it. Others were lost.
         for record in earlier:
             if record.expires_at - self._clock.now() > RENEW_BEFORE:

@@ -6,9 +6,10 @@ from typing import Final, Literal, TypeAlias
 
 from orchestrator.model.names import AgentName, RoleName, TokenId
 
-# `pending` and `retiring` are steps of a rotation.
+# `pending` and `retiring` are steps of a rotation: the new token is good as soon as it can be
+# delivered, the old one for a while after the new one was used.
 TokenState: TypeAlias = Literal["pending", "active", "retiring", "revoked", "expired"]
-USABLE: Final[tuple[TokenState, ...]] = ("active", "retiring")
+USABLE: Final[tuple[TokenState, ...]] = ("pending", "active", "retiring")
 LONGEST_LIFE: Final = timedelta(days=90)
 
 
@@ -26,6 +27,8 @@ class TokenRecord:
         expires_at: When it ends by itself.
         revoked_at: When it was revoked, or None.
         last_used_at: When it was last accepted, to the minute, or None.
+        retire_at: When it ends because another one took its place, or None.
+        rotation_id: The rotation that made it; empty if none did.
     """
 
     id: TokenId
@@ -37,3 +40,10 @@ class TokenRecord:
     expires_at: datetime
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
+    retire_at: datetime | None = None
+    rotation_id: str = ""
+
+    @property
+    def ends_at(self) -> datetime:
+        """When it is refused at the latest."""
+        return self.expires_at if self.retire_at is None else self.retire_at

@@ -5,7 +5,7 @@ import hmac
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, final
 
 from orchestrator.clock import Clock
@@ -17,6 +17,24 @@ from orchestrator.tokens.record import USABLE, TokenRecord
 _USE_PRECISION: Final = timedelta(minutes=1)
 # How many headers that were verified are known by their hash.
 _SEEN: Final = 4096
+_LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What an access token of an identity provider said, as far as a denial may ask for it.
+
+    Attributes:
+        issuer: The provider.
+        subject: Whom it was issued to.
+        issued_at: When.
+        account: What its agent has open is counted under this name, whatever token it shows.
+    """
+
+    issuer: str
+    subject: str
+    issued_at: datetime
+    account: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +46,14 @@ class Principal:
         role: The role that the token opens.
         token_id: The token's public id.
         expires_at: When the token ends.
+        proof: What it said, if an identity provider issued it.
     """
 
     agent: AgentName
     role: RoleName
     token_id: TokenId
     expires_at: datetime
+    proof: Proof | None = None
 
 
 def _ignore(_: TokenId) -> None:
@@ -101,7 +121,7 @@ class TokenIndex:
             record, principal = seen
             if self._records.get(record.id) is record and record.role == audience:
                 now = self._clock.now()
-                if now < record.expires_at:
+                if now < record.ends_at:
                     self._note_use(record, now)
                     return principal
         scheme, _, text = value.decode("latin-1").partition(" ")
@@ -139,17 +159,40 @@ class TokenIndex:
         matches = hmac.compare_digest(digest(text), known)
         if record is None or not matches or record.role != audience:
             raise TokenUnknownError("The token is not known here")
-        now = self._clock.now()
-        if now >= record.expires_at:
+        return self._judge(record)
+
+    def look_by_id(self, token_id: TokenId, audience: RoleName) -> Principal:
+        """Tell what `look` would say to the text of a token, which nobody keeps.
+
+        Raises:
+            TokenError: As `look`.
+        """
+        record = self._records.get(token_id)
+        if record is None or record.role != audience:
+            raise TokenUnknownError("The token is not known here")
+        return self._judge(record)
+
+    def _judge(self, record: TokenRecord) -> Principal:
+        if self._clock.now() >= record.ends_at:
             raise TokenExpiredError("The token's time is over")
         if record.state not in USABLE:
             raise TokenRevokedError("The token was revoked")
-        return Principal(record.agent, record.role, record.id, record.expires_at)
+        return Principal(record.agent, record.role, record.id, record.ends_at)
 
     def take_used(self) -> dict[TokenId, datetime]:
         """Tell tokens that were used since the last time, each at most once a minute."""
         used, self._used = self._used, {}
         return used
+
+    def was_used(self, token_id: TokenId) -> bool:
+        """Tell whether a token was used since this was asked last, or since it is known here."""
+        record = self._records.get(token_id)
+        if record is None:
+            return False
+        last = self._reported.get(token_id, record.last_used_at)
+        # The next use is noted, however soon it comes.
+        self._reported[token_id] = _LONG_AGO
+        return last is not None and last != _LONG_AGO
 
     def _note_use(self, record: TokenRecord, now: datetime) -> None:
         reported = self._reported.get(record.id, record.last_used_at)

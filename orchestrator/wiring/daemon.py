@@ -5,7 +5,7 @@ import secrets as randomness
 import signal
 import socket
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, final
 
@@ -20,35 +20,43 @@ from orchestrator.clock import SystemClock
 from orchestrator.control.admin_server import AdminServer
 from orchestrator.control.bootstrap import Bootstraps, Caller
 from orchestrator.control.orders import Orders
+from orchestrator.control.owner import OwnerInstances
 from orchestrator.control.pinbook import PinBook
 from orchestrator.control.publish import Publisher
 from orchestrator.control.reconciler import Reconciler
-from orchestrator.control.services import Services
+from orchestrator.control.services import Resolved, Services
 from orchestrator.control.state import ProcessRecord, StateFile
-from orchestrator.errors import AgentsError, LockHeldError, NotRunningError
+from orchestrator.errors import AgentsError, LockHeldError, StateUnwritableError
 from orchestrator.files import hold_lock, make_private_directory
 from orchestrator.journal import Journal
 from orchestrator.model.admin import CredentialRequest, Progress, Result
+from orchestrator.model.base import JsonObject
 from orchestrator.model.desired import BOOTSTRAP_ROLE
 from orchestrator.model.desired import GatewaySettings as Listening
 from orchestrator.model.names import RoleName, SecretName
+from orchestrator.model.rotation import Check
 from orchestrator.model.server import EraChoice
-from orchestrator.model.status import GatewayStatus
+from orchestrator.model.snapshot import Era
+from orchestrator.model.status import CredentialsReport, GatewayStatus
 from orchestrator.model.workload import WorkloadSpec
 from orchestrator.paths import Paths
+from orchestrator.rotation.overview import Overview
 from orchestrator.runtimes.base import Process
 from orchestrator.runtimes.engine import EngineFiles
 from orchestrator.runtimes.logs import rotate
 from orchestrator.runtimes.probe import Attested, Dialogue, list_tools, probe
 from orchestrator.runtimes.supervisord import SupervisordRuntime
+from orchestrator.runtimes.users import make_role_directory, need_account
 from orchestrator.runtimes.variables import read_variables
 from orchestrator.runtimes.wire import open_wire
+from orchestrator.secrets.fingerprint import Fingerprints
 from orchestrator.secrets.resolve import SecretResolver
 from orchestrator.wiring.engine import address_of, bind
 
 if TYPE_CHECKING:
     from orchestrator.audit.log import AuditLog
     from orchestrator.gateway.server import Gateway
+    from orchestrator.rotation.engine import Engine
     from orchestrator.tokens.desk import TokenDesk
 
 BIND_SECONDS: Final = 1.0
@@ -78,12 +86,14 @@ class Daemon:
         self._bootstraps = Bootstraps(
             self._runtime, self._state, self._resolve, self._converse, self._log
         )
+        self._owners = OwnerInstances(self._runtime, self._state, self._resolve, self._converse)
         services = Services(
             runtime=self._runtime,
             publisher=self._publisher,
             state=self._state,
             pins=self._pins,
             probe=self._probe,
+            check=self._check,
             secrets=self._secrets,
             log_of=self._paths.log_of,
             clock=self._clock,
@@ -95,6 +105,9 @@ class Daemon:
         self._audit: AuditLog | None = None
         self._desk: TokenDesk | None = None
         self._desk_open = anyio.Event()
+        self._engine: Engine | None = None
+        self._engine_open = anyio.Event()
+        self._overview: Overview | None = None
 
     async def run(self) -> None:
         """Work until SIGTERM; the instances run on."""
@@ -116,6 +129,7 @@ class Daemon:
                 gateway=lambda: self._status,
                 desk=self._wait_for_desk,
                 credentials=self._answer_credentials,
+                report=self._report_credentials,
                 group=group,
                 log=self._log,
             )
@@ -136,22 +150,41 @@ class Daemon:
     def _url_of(self, role: str) -> str:
         return f"{self._status.url}/{role}/mcp" if self._status.url else ""
 
-    async def _secrets(self, spec: WorkloadSpec) -> Mapping[SecretName, SecretStr]:
+    async def _secrets(self, spec: WorkloadSpec) -> Resolved:
         await self._bootstraps.wait_for(spec)
-        return await self._resolve(spec)
+        if not any(reference.scheme == "issued" for reference in spec.secrets.values()):
+            return Resolved(await self._resolve(spec))
+        engine = await self._wait_for_engine()
+        if not spec.credential:
+            await engine.first(spec.role)
+        version, credential = await engine.credential(spec.role, spec.credential)
+        return Resolved(await self._resolve(spec, credential.fields), version)
 
-    async def _resolve(self, spec: WorkloadSpec) -> Mapping[SecretName, SecretStr]:
-        return await anyio.to_thread.run_sync(self._resolve_now, spec)
+    async def _resolve(
+        self, spec: WorkloadSpec, issued: Mapping[str, SecretStr] | None = None
+    ) -> Mapping[SecretName, SecretStr]:
+        return await anyio.to_thread.run_sync(self._resolve_now, spec, issued)
 
-    def _resolve_now(self, spec: WorkloadSpec) -> Mapping[SecretName, SecretStr]:
+    def _resolve_now(
+        self, spec: WorkloadSpec, issued: Mapping[str, SecretStr] | None
+    ) -> Mapping[SecretName, SecretStr]:
+        account = need_account(spec.user)
         for place in (spec.env[SecretName("HOME")], spec.env[SecretName("TMPDIR")]):
-            make_private_directory(self._paths.root / place)
+            make_role_directory(self._paths.root / place, account, self._paths.state)
         if not spec.secrets:
             return {}
+        return self._resolver().resolve_all(spec.secrets, issued)
+
+    def _resolver(self) -> SecretResolver:
         # supervisord, our parent, holds the variables for us without reading them.
-        variables = read_variables(os.getppid())
-        resolver = SecretResolver(self._paths.root, self._paths.state, variables)
-        return resolver.resolve_all(spec.secrets)
+        return SecretResolver(
+            self._paths.root,
+            self._paths.state,
+            read_variables(os.getppid()),
+            accounts=self._state.state.credentials.stores,
+            fingerprints=Fingerprints(self._paths.fingerprint_key),
+            clock=self._clock,
+        )
 
     async def _probe(
         self, process: Process, spec: WorkloadSpec, era: EraChoice, record: ProcessRecord | None
@@ -171,6 +204,14 @@ class Daemon:
                 instructions=record.instructions,
             )
 
+    async def _check(self, process: Process, era: Era, check: Check) -> JsonObject:
+        async with open_wire(process, resume=True) as channel:
+            if process.address:  # each connection over HTTP is a session of its own
+                dialogue = await Dialogue.open(channel, era, prefix=self._prefix())
+            else:
+                dialogue = Dialogue.resume(channel, era, prefix=self._prefix())
+            return await dialogue.call_tool(check.tool, check.arguments)
+
     def _prefix(self) -> str:
         return f"{self._boot}-{randomness.token_hex(2)}-"
 
@@ -184,10 +225,16 @@ class Daemon:
 
     async def _serve_gateway(self, group: TaskGroup) -> None:
         """Load the data plane while the first instances start, then listen and serve."""
-        gateway, desk, audit = await anyio.to_thread.run_sync(self._load)
+        while self._state.state.gateway is None:  # noqa: ASYNC110 - as below; it tells whose tokens
+            await anyio.sleep(BIND_SECONDS)
+        gateway, desk, audit, self._engine = await anyio.to_thread.run_sync(self._load)
         self._audit = audit
         self._desk = desk
         self._desk_open.set()
+        self._engine_open.set()
+        group.start_soon(self._rotate, self._engine)
+        self._overview = Overview(self._engine, self._clock, self._log)
+        group.start_soon(self._overview.run)
         async with gateway:
             gateway.on_tools_changed = self._reconciler.note_tools_changed
             gateway.on_wanted = self._reconciler.note_wanted
@@ -205,22 +252,30 @@ class Daemon:
             self._reconciler.touch()
             await anyio.sleep_forever()
 
-    def _load(self) -> "tuple[Gateway, TokenDesk, AuditLog]":
+    def _load(self) -> "tuple[Gateway, TokenDesk, AuditLog, Engine]":
         # uvicorn, httptools and SQLAlchemy take half a second to import: that is done here, in a
         # thread, while the instances import what they need in processes of their own.
         from orchestrator.audit.log import AuditLog  # noqa: PLC0415
+        from orchestrator.control.instances import Instances  # noqa: PLC0415
         from orchestrator.gateway.seal import load_key  # noqa: PLC0415
         from orchestrator.gateway.server import Gateway  # noqa: PLC0415
         from orchestrator.gateway.settings import GatewaySettings  # noqa: PLC0415
         from orchestrator.gateway.sums import SumStore  # noqa: PLC0415
+        from orchestrator.rotation.store import RotationStore  # noqa: PLC0415
         from orchestrator.tokens.desk import TokenDesk  # noqa: PLC0415
         from orchestrator.tokens.store import TokenStore  # noqa: PLC0415
         from orchestrator.tokens.verify import TokenIndex  # noqa: PLC0415
+        from orchestrator.wiring.access import open_access  # noqa: PLC0415
+        from orchestrator.wiring.credentials import Makers, open_engine  # noqa: PLC0415
 
         listening = self._state.state.gateway
         index = TokenIndex(self._clock)
         store = TokenStore(self._paths.database, self._clock)
         desk = TokenDesk(store, index, self._clock, self._paths.tokens)
+        access = None
+        if listening is not None:
+            access = open_access(listening.auth, index, self._clock)
+            desk.attend(listening.auth, access)
         settings = GatewaySettings(
             version=version("bandmaster"),
             hosts=listening.hosts if listening else (),
@@ -229,7 +284,7 @@ class Daemon:
         audit = AuditLog(self._paths.audit, self._clock, settings.version)
         journal = Journal(self._paths.sessions)
         gateway = Gateway(
-            index,
+            access or index,
             clock=self._clock,
             settings=settings,
             recorder=audit,
@@ -241,7 +296,20 @@ class Daemon:
         # The desk works in threads; the requests that a revocation ends belong to the event loop.
         cut = index.on_closed
         index.on_closed = lambda token_id: anyio.from_thread.run_sync(cut, token_id)
-        return gateway, desk, audit
+        engine = open_engine(
+            makers=Makers(self._paths, self._state, self._owners, self._resolver, self._clock),
+            store=RotationStore(store.database, self._clock),
+            desk=desk,
+            index=index,
+            instances=Instances(self._reconciler, self._publisher, self._state),
+            streams_open=gateway.open_of,
+            paths=self._paths,
+            state=self._state,
+            clock=self._clock,
+            log=self._log,
+            fingerprint_key=Fingerprints(self._paths.fingerprint_key).key(),
+        )
+        return gateway, desk, audit, engine
 
     async def _listen(self) -> tuple[socket.socket, Listening]:
         """Bind the gateway's address, and try again while something else has it."""
@@ -265,11 +333,41 @@ class Daemon:
             raise AssertionError("opened without a desk")
         return self._desk
 
+    async def _wait_for_engine(self) -> "Engine":
+        await self._engine_open.wait()
+        if self._engine is None:
+            raise AssertionError("opened without an engine")
+        return self._engine
+
     async def _answer_credentials(
         self, request: CredentialRequest
     ) -> AsyncGenerator[Progress | Result]:
-        raise NotRunningError(f"{request.op} cannot be done by this daemon")
-        yield Result(body=None)  # pyright: ignore[reportUnreachable] - makes it a generator
+        from orchestrator.rotation.orders import CredentialOrders  # noqa: PLC0415  brings SQLAlchemy
+        from orchestrator.wiring.credentials import by_power  # noqa: PLC0415  the same
+
+        orders = CredentialOrders(
+            self._wait_for_engine, lambda: by_power(self._state), self._note_credentials
+        )
+        async with aclosing(orders.answer(request)) as replies:
+            async for reply in replies:
+                yield reply
+
+    async def _note_credentials(self) -> None:
+        if self._overview is not None:
+            await self._overview.look()
+        self._reconciler.touch()
+
+    def _report_credentials(self) -> CredentialsReport:
+        return CredentialsReport() if self._overview is None else self._overview.report
+
+    async def _rotate(self, engine: "Engine") -> None:
+        """Keep the rotation engine at work; without a disk it is tried again."""
+        while True:
+            try:
+                await engine.run()
+            except StateUnwritableError as error:
+                self._log.error("rotations wait for the database", detail=str(error))
+            await anyio.sleep(BIND_SECONDS)
 
     async def _keep_tokens(self, desk: "TokenDesk") -> None:
         while True:

@@ -4,6 +4,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from orchestrator.clock import SystemClock
+from orchestrator.config.settings import load_settings
 from orchestrator.files import hold_lock, make_private_directory
 from orchestrator.paths import Paths
 from orchestrator.tokens.desk import TokenDesk
@@ -23,6 +24,8 @@ def open_desk(paths: Paths) -> Generator[TokenDesk]:
         clock = SystemClock()
         store = TokenStore(paths.database, clock)
         try:
-            yield TokenDesk(store, TokenIndex(clock), clock, paths.tokens)
+            desk = TokenDesk(store, TokenIndex(clock), clock, paths.tokens)
+            desk.attend(load_settings(paths.root).auth)
+            yield desk
         finally:
             store.close()

@@ -270,9 +270,7 @@ async def test_servers_and_gateway_outlive_the_engine(running: Project) -> None:
     for _ in range(5):
         assert "3000" in await call(running, "treasury")
     assert {role: running.pid(role) for role in TOOLS} == before
-    running.wait(lambda: bool(running.json("status", check=None)["notes"]))
-    notes = cast("list[str]", running.json("status", check=None)["notes"])
-    assert "engine" in notes[0]
+    running.wait(lambda: "the process engine" in str(running.json("status", check=None)["notes"]))
 
 
 def test_an_engine_whose_files_were_deleted_is_found_and_stopped(running: Project) -> None:

@@ -55,6 +55,11 @@ class Caller(Protocol):
         """Tells whether two requests come from the same session."""
         ...
 
+    @property
+    def may_move(self) -> bool:
+        """Whether the request may be made again by another process, with nothing done twice."""
+        ...
+
     def tell(self, method: str, params: JsonObject) -> None:
         """Take a notification about the request; a progress token is the caller's own again."""
         ...
@@ -142,6 +147,10 @@ class Upstream(Protocol):
 
     def notify(self, method: str, params: JsonObject) -> None:
         """Send a notification, if it can be sent."""
+        ...
+
+    def move(self, error: AgentsError) -> None:
+        """End those open requests with an error that may be made again elsewhere."""
         ...
 
     def fail(self, error: AgentsError) -> None:

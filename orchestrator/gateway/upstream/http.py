@@ -166,6 +166,12 @@ class HttpUpstream(Owner):
         if failure is not None:
             raise failure
 
+    def move(self, error: AgentsError) -> None:
+        """End those open requests with an error that may be made again elsewhere."""
+        for call in self._calls.values():
+            if call.caller is not None and call.caller.may_move and not call.future.done():
+                call.future.set_exception(error)
+
     def fail(self, error: AgentsError) -> None:
         """End every open request, and every one to come, with an error."""
         if self._gone is None:

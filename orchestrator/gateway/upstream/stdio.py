@@ -176,6 +176,12 @@ class StdioUpstream:
         if self._broken is not None and not self._broken.done():
             self._broken.set_exception(error)
 
+    def move(self, error: AgentsError) -> None:
+        """End those open calls with an error that may be made again elsewhere."""
+        for call in self._pending.values():
+            if call.caller is not None and call.caller.may_move and not call.future.done():
+                call.future.set_exception(error)
+
     def fail(self, error: AgentsError) -> None:
         """End every open call, and every one to come, with an error."""
         if self._gone is None:

@@ -21,20 +21,29 @@ from typing import TYPE_CHECKING, Final, cast, final
 import anyio
 import pytest
 import structlog
+from pydantic import SecretStr
 from typing_extensions import override
 
 from orchestrator.clock import SystemClock
 from orchestrator.control.bootstrap import Bootstraps, Caller
 from orchestrator.control.dataplane import DataPlane
+from orchestrator.control.instances import Instances
 from orchestrator.control.pinbook import PinBook
 from orchestrator.control.publish import Publisher
 from orchestrator.control.reconciler import Reconciler
-from orchestrator.control.services import Services
+from orchestrator.control.services import Resolved, Services
 from orchestrator.control.state import ProcessRecord, StateFile
-from orchestrator.errors import AgentsError, TargetLostError, TargetUnavailableError
+from orchestrator.errors import (
+    AgentsError,
+    SecretNotFoundError,
+    TargetLostError,
+    TargetUnavailableError,
+)
+from orchestrator.gateway.server import Gateway
 from orchestrator.model.base import JsonObject
 from orchestrator.model.desired import Desired, GatewaySettings
 from orchestrator.model.names import RoleName, WorkloadName
+from orchestrator.model.rotation import Drain
 from orchestrator.model.snapshot import Pulse, Route, Snapshot, TargetRef
 from orchestrator.model.workload import WorkloadSpec
 from orchestrator.runtimes.channel import Channel
@@ -46,11 +55,12 @@ from orchestrator.secrets.resolve import SecretResolver
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
-    from pydantic import SecretStr
 
     from orchestrator.model.desired import BootstrapSpec
     from orchestrator.model.names import SecretName
+    from orchestrator.model.rotation import Check
     from orchestrator.model.server import EraChoice
+    from orchestrator.model.snapshot import Era
     from orchestrator.model.status import RoleStatus
     from orchestrator.runtimes.base import Process
 
@@ -137,6 +147,9 @@ class Plane(DataPlane):
         now: dict[str, str] = {}
         for role, route in snapshot.routes.items():
             now[role] = f"no {route.reason}{' waits' if route.waits else ''}"
+            for ref in route.leaving:
+                now[f"leaving {ref.workload}"] = str(ref.pid)
+                self._connect(ref)
             for ref in (route.target, *route.lanes):
                 if ref is not None:
                     own = ref is route.target
@@ -170,6 +183,33 @@ class Plane(DataPlane):
         left = connection.in_flight
         self.events.append(f"drained {workload} {left}")
         return left
+
+    @override
+    async def see_out(self, workload: WorkloadName, grace: float, *, promises: bool) -> Drain:
+        self.events.append(f"see out {workload}")
+        connection = self.connections[workload]
+        with anyio.move_on_after(grace):
+            while connection.in_flight:  # noqa: ASYNC110  as a data plane for tests may
+                await anyio.sleep(0.01)
+        return Drain(connection.in_flight)
+
+    @override
+    def hold(self, role: RoleName, seconds: float) -> None:
+        self.events.append(f"hold {role} {seconds:g}")
+
+    @override
+    def release(self, role: RoleName) -> None:
+        self.events.append(f"release {role}")
+
+    @override
+    def cut(self, role: RoleName) -> int:
+        self.events.append(f"cut {role}")
+        cut = 0
+        for workload, connection in self.connections.items():
+            if workload.split(".")[0] == role:
+                cut += connection.in_flight
+                connection.fail(TargetLostError("cut"))
+        return cut
 
     @override
     def lose(self, workload: WorkloadName, pid: int, reason: str) -> None:
@@ -227,9 +267,15 @@ class Control:
     """One run of the control plane."""
 
     def __init__(
-        self, reconciler: Reconciler, plane: Plane, bootstraps: Bootstraps, pins: PinBook
+        self,
+        reconciler: Reconciler,
+        plane: Plane,
+        bootstraps: Bootstraps,
+        pins: PinBook,
+        instances: Instances,
     ) -> None:
         """Keep the parts."""
+        self.instances = instances
         self.pins = pins
         self.reconciler = reconciler
         self.plane = plane
@@ -301,6 +347,9 @@ class Project:
         self.files = EngineFiles(run=root / "run", logs=root / "logs")
         self.engine = Engine(self.files)
         self.runtime = SupervisordRuntime(self.files)
+        # Versions of issued credentials: the current one by role, and those that are not to be had.
+        self.current: dict[str, str] = {}
+        self.withheld: set[str] = set()
 
     def spec(self, *options: str, role: str = "reader", **fields: object) -> WorkloadSpec:
         """Describe a role whose server behaves as `tests/servers/scripted.py` is told.
@@ -345,16 +394,31 @@ class Project:
 
     @asynccontextmanager
     async def control(
-        self, *, lane_idle: timedelta = timedelta(minutes=10), most_owners: int = 32
+        self,
+        *,
+        lane_idle: timedelta = timedelta(minutes=10),
+        most_owners: int = 32,
+        gateway: Gateway | None = None,
     ) -> AsyncGenerator[Control]:
-        """Run a control plane, as one boot of the daemon does; the instances outlive it."""
+        """Run a control plane, as one boot of the daemon does; the instances outlive it.
+
+        Args:
+            lane_idle: How long a lane lives on when nobody calls it.
+            most_owners: How many owners may have processes of their own.
+            gateway: Serves in place of the small data plane.
+        """
         clock, state = SystemClock(), self.state()
         log = cast("structlog.typing.FilteringBoundLogger", structlog.get_logger("test"))
         bootstraps = Bootstraps(self.runtime, state, self._resolve, self._converse, log)
 
-        async def resolve(spec: WorkloadSpec) -> Mapping[SecretName, SecretStr]:
+        async def resolve(spec: WorkloadSpec) -> Resolved:
             await bootstraps.wait_for(spec)
-            return await self._resolve(spec)
+            version = spec.credential or self.current.get(spec.role, "")
+            if version in self.withheld:
+                raise SecretNotFoundError(f"there is no version {version}", hint="Mint it.")
+            resolver = SecretResolver(self.root, self.root, {})
+            issued = {"": SecretStr(f"key-of-{version}")}
+            return Resolved(resolver.resolve_all(spec.secrets, issued), version)
 
         async with anyio.create_task_group() as group:
             plane, publisher = Plane(group), Publisher(state)
@@ -365,6 +429,7 @@ class Project:
                 state=state,
                 pins=pins,
                 probe=_probe,
+                check=_check,
                 secrets=resolve,
                 log_of=lambda role: self.files.logs / f"{role}.log",
                 clock=clock,
@@ -376,10 +441,17 @@ class Project:
             )
             reconciler = Reconciler(services, bootstraps, lambda role: f"http://here/{role}")
             plane.on_tools_changed = reconciler.note_tools_changed
-            publisher.attach(plane)
+            if gateway is None:
+                publisher.attach(plane)
+            else:
+                gateway.on_tools_changed = reconciler.note_tools_changed
+                gateway.on_wanted = reconciler.note_wanted
+                gateway.on_unwanted = reconciler.note_unwanted
+                publisher.attach(gateway)
             with anyio.fail_after(SECONDS):
                 await group.start(reconciler.run)
-            yield Control(reconciler, plane, bootstraps, pins)
+            instances = Instances(reconciler, publisher, state)
+            yield Control(reconciler, plane, bootstraps, pins, instances)
             group.cancel_scope.cancel()
 
     async def _resolve(self, spec: WorkloadSpec) -> Mapping[SecretName, SecretStr]:
@@ -390,6 +462,13 @@ class Project:
         with Channel(process.directory) as channel:
             dialogue = await Dialogue.open(channel, spec.era, prefix="test-")
             yield dialogue.call_tool
+
+
+async def _check(process: Process, era: Era, check: Check) -> JsonObject:
+    """Do what the daemon does."""
+    with Channel(process.directory, resume=True) as channel:
+        dialogue = Dialogue.resume(channel, era, prefix="check-")
+        return await dialogue.call_tool(check.tool, check.arguments)
 
 
 async def _probe(

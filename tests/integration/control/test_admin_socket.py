@@ -9,6 +9,7 @@ import stat
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, cast, final
 
@@ -25,7 +26,8 @@ from orchestrator.control.admin_server import MAX_REQUEST_BYTES, AdminServer, Ha
 from orchestrator.control.orders import Orders
 from orchestrator.errors import ControlUnavailableError, NotRunningError, SecretNotFoundError
 from orchestrator.model.admin import Progress, Request, Result
-from orchestrator.model.status import GatewayStatus
+from orchestrator.model.names import RoleName
+from orchestrator.model.status import CredentialsReport, CredentialStatus, GatewayStatus
 from orchestrator.tokens.desk import TokenDesk
 from orchestrator.tokens.store import TokenStore
 from orchestrator.tokens.verify import TokenIndex
@@ -42,6 +44,22 @@ PATIENCE = 10.0
 @final
 class UnforeseenError(Exception):
     """An error that nobody expects, as a library may raise."""
+
+
+REPORT = CredentialsReport(
+    credentials=(
+        CredentialStatus(
+            role=RoleName("reader"),
+            purpose="agent",
+            agent="alice",
+            credential="4fG7xQ2LmZ0p",
+            issued_at=datetime(2026, 9, 1, tzinfo=UTC),
+            due_at=datetime(2026, 11, 22, tzinfo=UTC),
+            warning="7d",
+        ),
+    ),
+    notes=("reader: the token of alice ends within 7d",),
+)
 
 
 @asynccontextmanager
@@ -283,6 +301,8 @@ async def ordered(project: Project, control: Control) -> AsyncGenerator[Path]:
                 pins=control.pins,
                 gateway=lambda: GatewayStatus(url="http://here", ready=True),
                 desk=wait_for_desk,
+                credentials=answer,
+                report=lambda: REPORT,
                 group=group,
                 log=cast("structlog.typing.FilteringBoundLogger", structlog.get_logger("test")),
             )
@@ -350,6 +370,33 @@ async def test_orders_are_carried_out(project: Project) -> None:
         assert body["roles"] == []
 
 
+async def test_credentials_are_in_the_status(project: Project) -> None:
+    """Each role has its own, with their ages and due times; warnings are notes."""
+    async with project.control() as control, ordered(project, control) as path:
+        _ = await control.start(project.spec())
+        body = cast("dict[str, list[Object]]", await once(path, op="status"))
+        (role,) = body["roles"]
+        (told,) = cast("list[Object]", role["credentials"])
+        assert (told["agent"], told["due_at"]) == ("alice", "2026-11-22T00:00:00Z")
+        assert "reader: the token of alice ends within 7d" in cast("list[object]", body["notes"])
+        assert body["rotations"] == []
+
+
+async def test_what_is_asked_of_credentials_is_answered_elsewhere(project: Project) -> None:
+    """Every such request goes where rotations are known."""
+    requests: tuple[Object, ...] = (
+        {"op": "rotate", "roles": ["reader"], "due": True},
+        {"op": "rotations"},
+        {"op": "rotation.act", "id": "0" * 12, "act": "resume"},
+        {"op": "rotation.provide", "id": "0" * 12, "value": "x"},
+        {"op": "revoke-all", "roles": ["reader"], "reason": "leak"},
+        {"op": "reopen", "role": "reader"},
+    )
+    async with project.control() as control, ordered(project, control) as path:
+        for request in requests:
+            assert await once(path, **request) == [request["op"]]
+
+
 async def test_tokens_over_the_socket(project: Project) -> None:
     """A token is told once, listed without its text, revoked, and only for roles that run."""
     async with project.control() as control, ordered(project, control) as path:
@@ -362,6 +409,9 @@ async def test_tokens_over_the_socket(project: Project) -> None:
         assert await once(path, op="token.list") == [issued]
         revoked = cast("Object", await once(path, op="token.revoke", id=issued["id"]))
         assert (revoked["state"], revoked["id"]) == ("revoked", issued["id"])
+        receipt = cast("Object", revoked["receipt"])
+        assert 0 < cast("float", receipt["refused_after_ms"]) < 1000
+        assert (receipt["calls_cut"], receipt["streams_left"]) == (0, 0)
         for request, code in (
             ({"op": "token.revoke", "id": "000000000000"}, "token.unknown"),
             (

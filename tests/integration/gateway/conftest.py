@@ -33,9 +33,11 @@ from orchestrator.gateway.server import Gateway
 from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.names import AgentName, RoleName, ServerName, ToolName, WorkloadName
+from orchestrator.model.rules import OPEN_TO_TOOLS, RolePolicy
 from orchestrator.model.snapshot import Era, Route, Snapshot, TargetRef
 from orchestrator.protocol import jsonrpc, mcp
 from orchestrator.runtimes.channel import Channel
+from orchestrator.tokens.jwt import OAuthTokens
 from orchestrator.tokens.mint import mint
 from orchestrator.tokens.record import TokenRecord
 from orchestrator.tokens.verify import TokenIndex
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 
     from mcp.client.session import ElicitationFnT, LoggingFnT
 
-    from orchestrator.model.rules import RolePolicy, Sharing
+    from orchestrator.model.rules import Sharing
     from orchestrator.model.server import ToolClass
 
 SERVERS = Path(__file__).parents[2] / "servers"
@@ -68,6 +70,8 @@ class Fields(TypedDict, total=False):
     mirrors: frozenset[Era]
     refused: Mapping[tuple[Era, str], str]
     policy: RolePolicy
+    leaving: tuple[TargetRef, ...]
+    closed: bool
 
 
 class Callbacks(TypedDict, total=False):
@@ -452,6 +456,20 @@ class Rig:
             note = jsonrpc.notification_body("test/touch", {"uri": uri})
             await channel.send(jsonrpc.encode(note))
 
+    async def meet(self, instance: Instance, name: str) -> None:
+        """Let a call at the talker go on that waits to meet another one."""
+        steps: list[Json] = [["meet", name, 2]]
+        call: JsonObject = {"name": "look", "arguments": {"steps": steps}}
+        with Channel(instance.directory) as channel:
+            await channel.send(jsonrpc.encode(jsonrpc.request_body("meeting", "tools/call", call)))
+
+    async def move(self, old: Instance, era: Era, policy: RolePolicy = OPEN_TO_TOOLS) -> Instance:
+        """Route treasury to another talker; the old one finishes what it has."""
+        fresh = await self.start("talker.py", era)
+        leaving = (old.ref("treasury.tools.g1"),)
+        self.publish("treasury", fresh, generation=2, leaving=leaving, policy=policy)
+        return fresh
+
     async def have_asked(self, instance: Instance, method: str, asked: JsonObject) -> None:
         """Have the talker ask for something when it gets the next request of a method."""
         with Channel(instance.directory) as channel:
@@ -621,6 +639,7 @@ async def _open_rig(
     journal: MemoryJournal | None = None,
     tokens: TokenIndex | None = None,
     clock: Clock | None = None,
+    access: Callable[[str, TokenIndex, Clock], OAuthTokens] | None = None,
     seconds: float = 60,
 ) -> AsyncGenerator[Rig]:
     home = Path(tempfile.mkdtemp(prefix="bm-", dir="/tmp"))
@@ -628,12 +647,14 @@ async def _open_rig(
     port = cast("int", listener.getsockname()[1])
     clock = clock or SystemClock()
     tokens, recorder = tokens or TokenIndex(clock), MemoryRecorder()
+    base = f"http://127.0.0.1:{port}"
+    verifier = tokens if access is None else access(base, tokens, clock)
     gateway = Gateway(
-        tokens, clock=clock, settings=settings, recorder=recorder, key=key, journal=journal
+        verifier, clock=clock, settings=settings, recorder=recorder, key=key, journal=journal
     )
     if journal is not None:
         journal.lines = gateway.sessions.restore(journal.lines)
-    rig = Rig(gateway, tokens, f"http://127.0.0.1:{port}", recorder, home)
+    rig = Rig(gateway, tokens, base, recorder, home)
     try:
         with anyio.fail_after(seconds):
             async with gateway, anyio.create_task_group() as group:

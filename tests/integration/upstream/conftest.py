@@ -47,6 +47,7 @@ class Ears:
         self.owner = self.agent = owner
         self.replies = replies
         self.told: list[tuple[str, JsonObject]] = []
+        self.may_move = False
         self.asked: list[Question] = []
         self._news = asyncio.Event()
 

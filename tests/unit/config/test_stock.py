@@ -100,6 +100,22 @@ def test_schemas_refuse_mistakes(file: str, content: JsonValue) -> None:
     assert not is_valid(schemas()[f"{file}.schema.json"], content)
 
 
+def test_schemas_take_references_in_both_forms() -> None:
+    """An editor takes references as texts and commands as mappings, and marks mistakes in both."""
+    stock = DATA.validate_python(yaml.safe_load(stock_files()["roles/executor.yaml"]))
+    assert isinstance(stock, dict)
+    references: list[tuple[JsonValue, bool]] = [
+        ("vault:///secret/a#b", True),
+        ("vault:///secret/a", False),
+        ({"command": ["/bin/x"], "timeout": "5s", "stdin": "env:A"}, True),
+        ({"command": []}, False),
+        ({"command": ["/bin/x"], "shell": True}, False),
+    ]
+    for reference, is_right in references:
+        role = DATA.validate_python({**stock, "secrets": {"A": reference}})
+        assert is_valid(schemas()["role.schema.json"], role) == is_right
+
+
 def test_every_key_is_described() -> None:
     """No key of any file lacks its meaning."""
 

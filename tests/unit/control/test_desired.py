@@ -2,6 +2,7 @@
 
 import re
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ from orchestrator.cli.project import Checked, check_project
 from orchestrator.control.desired import SYSTEM_PATH
 from orchestrator.model.base import JsonObject
 from orchestrator.model.desired import Desired
+from orchestrator.model.issuers_cloud import VaultLeaseIssuer
 from orchestrator.model.names import RoleName, SecretName, ServerName
 from orchestrator.model.workload import WorkloadSpec
 
@@ -274,3 +276,68 @@ def test_placeholders_are_filled_in_wherever_they_stand(root: Path) -> None:
         "count": 3,
         "yes": True,
     }
+
+
+# What issuers make.
+
+WALLET = """\
+issuers:
+  wallet: {kind: walletsuite, wallet: treasury, env: {WALLETSUITE_AUDIT_PATH: "{state}/audit"},
+    secrets: {WALLETSUITE_PASSPHRASE: env:OWNERS_PASSPHRASE}}
+stores:
+  default: {kind: vault, address: "https://vault.example.com", token: env:VAULT_TOKEN}
+vault: {key: env:VAULT_KEY}
+"""
+
+
+def write_issued(root: Path, reference: str, rotation: str) -> Desired:
+    """Plan the role that signs with a token that somebody issues."""
+    (root / "roles").mkdir()
+    (root / "roles/servers").symlink_to(CHECKOUT / "roles/servers")
+    text = (CHECKOUT / "roles/executor.yaml").read_text()
+    text = text.replace("file:{state}/wallet/executor.token", f"'{reference}'")
+    _ = (root / "roles/executor.yaml").write_text(f"{text}\n{rotation}\n")
+    _ = (root / "agents.yaml").write_text(WALLET)
+    checked = check_project(root, None, ())
+    # The daemon needs the variables of issuers, stores and the vault, too.
+    assert {"OWNERS_PASSPHRASE", "VAULT_TOKEN", "VAULT_KEY"} <= checked.variables
+    return checked.desired
+
+
+def test_the_owners_instance_is_planned(root: Path) -> None:
+    """It has just the bands that making a token takes, and a home apart from its role's."""
+    wanted = write_issued(root, "issued:", "rotation: {upstream: {issuer: wallet}}")
+    assert wanted.credentials.owners.keys() == {"executor"}
+    owner = wanted.credentials.owners[RoleName("executor")]
+    state = root / ".agents"
+    assert (owner.role, owner.mode, owner.bands) == (
+        "bootstrap", "owner", ("read", "prepare", "sign")
+    )  # fmt: skip
+    env: dict[str, str] = {**owner.env}
+    assert env["MCP_BANDS"] == "read,prepare,sign"
+    assert env["MPC_AUTH_MODE"] == "owner"
+    assert env["WALLETSUITE_AUDIT_PATH"] == f"{state}/audit"
+    assert env["HOME"] == f"{state}/homes/bootstrap.owner.executor"
+    assert {name: str(ref) for name, ref in owner.secrets.items()} == {
+        "WALLETSUITE_PASSPHRASE": "env:OWNERS_PASSPHRASE"
+    }
+    assert "create_agent_api_key" in owner.tools
+    role = wanted.roles[RoleName("executor")]
+    assert str(role.secrets[SecretName("MPC_AGENT_TOKEN")]) == "issued:"
+    names = {owner.name, role.name, wanted.bootstraps[ServerName("wallet")].spec.name}
+    assert len(names) == 3
+    assert str(wanted.credentials.vault.key) == "env:VAULT_KEY"
+
+
+def test_a_lease_is_an_issuer_of_its_own(root: Path) -> None:
+    """References to a lease become what an implied issuer makes, with the rule of the role."""
+    rotation = "rotation: {upstream: {every: 30d}}"
+    wanted = write_issued(root, "vault-lease:///database/creds/app#password", rotation)
+    role = wanted.roles[RoleName("executor")]
+    assert str(role.secrets[SecretName("MPC_AGENT_TOKEN")]) == "issued:password"
+    assert role.rotation.upstream is not None
+    assert role.rotation.upstream.issuer == "lease-executor"
+    assert role.rotation.upstream.every == timedelta(days=30)
+    lease = wanted.credentials.issuers["lease-executor"]
+    assert lease == VaultLeaseIssuer(kind="vault-lease", path="database/creds/app")
+    assert wanted.credentials.owners == {}

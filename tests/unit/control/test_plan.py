@@ -21,6 +21,8 @@ FIELDS = st.fixed_dictionaries(
         "policy": st.sampled_from(
             [{}, {"limits": {"concurrency": 1}}, {"asks": ("roots",)}, {"resources": "all"}]
         ),
+        "rotation": st.sampled_from([{}, {"upstream": {"issuer": "shop"}}]),
+        "credential": st.sampled_from(["", "v1"]),
         "generation": st.integers(1, 5),
     }
 )
@@ -44,7 +46,8 @@ def apply(current: Specs, actions: tuple[Action, ...]) -> dict[RoleName, Workloa
                 generation = after[role].generation + 1 if role in after else 1
                 after[role] = spec.model_copy(update={"generation": generation})
             case Update(role, spec):
-                after[role] = after[role].model_copy(update={"policy": spec.policy})
+                news = {"policy": spec.policy, "rotation": spec.rotation}
+                after[role] = after[role].model_copy(update=news)
             case Remove(role):
                 del after[role]
     return after
@@ -103,13 +106,26 @@ def test_a_policy_alone_needs_no_other_process(make_spec: MakeSpec) -> None:
     assert plan({reader: moved}, {reader: old})[0].verb == "replace"
 
 
+def test_how_credentials_are_replaced_needs_no_other_process(make_spec: MakeSpec) -> None:
+    """Rules of rotation are updated, alone and beside a policy; the version is control's own."""
+    reader, old = RoleName("reader"), make_spec(generation=7, credential="v1")
+    rotation = {"upstream": {"issuer": "shop"}}
+    rotated = make_spec(rotation=rotation)
+    both = make_spec(rotation=rotation, policy={"limits": {"calls_per_minute": 5}})
+    moved = make_spec(rotation=rotation, directory="/")
+    assert plan({reader: make_spec()}, {reader: old}) == ()
+    assert plan({reader: rotated}, {reader: old}) == (Update(reader, rotated, ("rotation",)),)
+    assert plan({reader: both}, {reader: old}) == (Update(reader, both, ("rotation", "policy")),)
+    assert plan({reader: moved}, {reader: old})[0].verb == "replace"
+
+
 def test_which_process_it_is_does_not_count(make_spec: MakeSpec) -> None:
     """The spec of a lane is that of its generation."""
     assert changes(make_spec(), make_spec(part="l", generation=3)) == ()
 
 
 def test_every_field_but_the_generation_counts(make_spec: MakeSpec) -> None:
-    """No field of a spec but its policy can change without a replacement."""
+    """No field of a spec but those of no process can change without a replacement."""
     other: dict[str, object] = {
         "role": "writer",
         "server": "bank",
@@ -129,7 +145,10 @@ def test_every_field_but_the_generation_counts(make_spec: MakeSpec) -> None:
         "sharing": "per-agent",
         "standby": 1,
         "http": {"listen": "port", "path": "/mcp"},
+        "user": "svc-reader",
     }
-    assert other.keys() == WorkloadSpec.model_fields.keys() - {"generation", "part", "policy"}
+    own = {"generation", "part", "credential"}
+    of_no_process = {"policy", "rotation"}
+    assert other.keys() == WorkloadSpec.model_fields.keys() - own - of_no_process
     for name, value in other.items():
         assert changes(make_spec(), make_spec(**{name: value})) == (name,)

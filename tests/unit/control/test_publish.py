@@ -13,6 +13,7 @@ from orchestrator.control.publish import Publisher
 from orchestrator.control.state import StateFile
 from orchestrator.model.base import JsonObject
 from orchestrator.model.names import RoleName, ServerName, WorkloadName
+from orchestrator.model.rotation import Drain
 from orchestrator.model.snapshot import Pulse, Route, Snapshot
 
 SHOP = ServerName("shop")
@@ -35,6 +36,22 @@ class Plane(DataPlane):
     @override
     async def drain(self, workload: WorkloadName, grace: float) -> int:
         return 0
+
+    @override
+    async def see_out(self, workload: WorkloadName, grace: float, *, promises: bool) -> Drain:
+        return Drain(0)
+
+    @override
+    def hold(self, role: RoleName, seconds: float) -> None:
+        return
+
+    @override
+    def release(self, role: RoleName) -> None:
+        return
+
+    @override
+    def cut(self, role: RoleName) -> int:
+        return 3
 
     @override
     def lose(self, workload: WorkloadName, pid: int, reason: str) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import example, given
@@ -30,6 +31,7 @@ RECORD = ProcessRecord(
     instructions="Look before you pay.",
     owner="alice@example.com",
     restarts=3,
+    credential="bm-reader-0123456789ab-1",
 )
 
 
@@ -87,6 +89,9 @@ def test_everything_reads_back(path: Path, make_spec: MakeSpec) -> None:
     )
     file.keep_role(READER, spec)
     file.keep_process(spec.name, RECORD)
+    file.keep_staged(make_spec(generation=8, credential="v2"))
+    file.update(leaving={READER: (make_spec(generation=5), make_spec(generation=6))})
+    file.update(closed={RoleName("treasury"): "it leaked"})
     assert file.next_generation(READER) == 1
     assert read_state(path) == file.state
     assert path.stat().st_mode & 0o777 == 0o600
@@ -104,6 +109,58 @@ def test_roles_and_processes_are_forgotten(path: Path, make_spec: MakeSpec) -> N
     assert path.stat().st_ino == before
     file.drop_role(READER)
     assert read_state(path) == ControlState()
+
+
+def test_a_switch_is_one_write(path: Path, make_spec: MakeSpec) -> None:
+    """At no moment does the disk hold a role with two generations that serve, or with none."""
+    file = StateFile(path)
+    first, second, third = (make_spec(generation=number) for number in (1, 2, 3))
+    file.keep_role(READER, first)
+    for previous, following in ((first, second), (second, third)):
+        file.keep_staged(following)
+        assert read_state(path).roles == {READER: previous}
+        file.switch(following, previous)
+        assert (read_state(path).roles, read_state(path).staged) == ({READER: following}, {})
+    assert read_state(path).leaving == {READER: (first, second)}
+    file.drop_leaving(first)
+    file.drop_leaving(first)
+    assert read_state(path).leaving == {READER: (second,)}
+    file.drop_leaving(second)
+    assert read_state(path).leaving == {}
+
+
+def test_a_closed_role_stays_closed(path: Path, make_spec: MakeSpec) -> None:
+    """Nothing but opening it again lets a closed role run, not even that it is forgotten."""
+    file, spec = StateFile(path), make_spec()
+    file.keep_role(READER, spec)
+    file.keep_staged(spec)
+    file.update(leaving={READER: (spec,)})
+    file.close(READER, "it leaked")
+    state = read_state(path)
+    assert (state.staged, state.leaving, state.closed) == ({}, {}, {READER: "it leaked"})
+    file.drop_role(READER)
+    assert read_state(path) == ControlState(closed={READER: "it leaked"})
+    for _ in range(2):
+        file.reopen(READER)
+    assert read_state(path) == ControlState()
+
+
+def test_the_state_of_an_earlier_version_is_read(path: Path, make_spec: MakeSpec) -> None:
+    """What an earlier version wrote has no credentials, and nothing that comes or goes."""
+    file, spec = StateFile(path), make_spec()
+    file.keep_role(READER, spec)
+    file.keep_process(spec.name, RECORD)
+    old = cast("dict[str, dict[str, dict[str, object]]]", json.loads(path.read_bytes()))
+    for key in ("staged", "leaving", "closed"):
+        del old[key]
+    for key in ("credential", "rotation"):
+        del old["roles"][READER][key]
+    del old["processes"][spec.name]["credential"]
+    path.write_text(json.dumps(old))
+    state = read_state(path)
+    assert state.roles == {READER: spec}
+    assert state.processes == {spec.name: RECORD.model_copy(update={"credential": ""})}
+    assert (state.staged, state.leaving, state.closed) == ({}, {}, {})
 
 
 def test_some_are_forgotten_without_a_write(path: Path, make_spec: MakeSpec) -> None:

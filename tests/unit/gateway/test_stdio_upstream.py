@@ -70,6 +70,7 @@ class Ear:
     """One request's caller."""
 
     owner: str
+    may_move: bool = False
     told: list[Json] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
@@ -360,6 +361,7 @@ class Deaf:
 
     owner = "deaf"
     agent = "deaf"
+    may_move = False
 
     def tell(self, method: str, params: JsonObject) -> None:
         """Hear nothing."""

@@ -108,7 +108,8 @@ def test_files_that_are_none(root: Path, resolve: Resolve) -> None:
     write(state / "huge", "x" * 65_537)
     write(state / "binary", VALUE.encode() + b"\xff")
     expected = {
-        "link": "secret.store: PATH is a symbolic link | Name the file itself.",
+        "link": "secret.store: PATH is a symbolic link | "
+        "Name the file itself, or write file:PATH?follow=true.",
         "folder": "secret.store: PATH cannot be read: is a directory | None",
         "pipe": "secret.store: PATH cannot be read: not a regular file | None",
         "missing": "secret.not_found: PATH does not exist | None",
@@ -164,6 +165,13 @@ def test_a_dotenv_with_a_broken_line(root: Path, resolve: Resolve) -> None:
     """A line that cannot be read is told by its number."""
     write(root / ".env", f"A={VALUE}\nB='{VALUE}\n")
     assert failure(resolve, "env:A").startswith(f"secret.store: {root}/.env: line 2 cannot be read")
+
+
+def test_a_dotenv_that_is_a_link(root: Path, resolve: Resolve) -> None:
+    """Links are for `file:` alone, and only its hint speaks of following them."""
+    write(root / "prod.env", f"A={VALUE}\n")
+    (root / ".env").symlink_to("prod.env")
+    assert failure(resolve, "env:A").endswith(".env is a symbolic link | Name the file itself.")
 
 
 def test_other_dotenv_files(root: Path, resolve: Resolve) -> None:

@@ -46,6 +46,23 @@ def test_where_stdout_goes(logs: bool) -> None:
     assert seat.parse(frame.encode()).logs_stdout is logs
 
 
+def test_whose_process_it_becomes() -> None:
+    """The frame tells user and group by number; without them the engine's own stay."""
+    frame = LaunchFrame(("/bin/true",), {}, {}, "/", user=(998, 996))
+    assert seat.parse(frame.encode()).user == (998, 996)
+    assert seat.parse(VALID).user is None
+
+
+@pytest.mark.parametrize(
+    "user", ["0:1", "1:0", "1", "1:2:3", "-1:1", "+1:1", "1: 2", "a:b", ":", "", "4294967295:1"]
+)
+def test_no_server_becomes_root_or_nobody_known(user: str) -> None:
+    """Root, and what is no pair of plain numbers, is refused."""
+    data = VALID.replace(b"cwd=/", f"user={user}\0cwd=/".encode())
+    with pytest.raises(seat.RefusedError):
+        _ = seat.parse(data)
+
+
 @given(st.integers(0, len(VALID) - 1))
 def test_a_frame_that_was_cut_off_is_refused(length: int) -> None:
     """No beginning of a frame is a frame."""

@@ -1,0 +1,131 @@
+"""Brings an agent its new token, to where it looks for it."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, final
+
+import anyio
+from pydantic import SecretStr
+
+from orchestrator.errors import RotationError
+from orchestrator.files import read_regular, sync_directory, write_atomically
+from orchestrator.model.names import AgentName, RoleName, TokenId
+from orchestrator.model.rotation import Delivery
+from orchestrator.tokens.mint import read_id
+
+_LONGEST_FILE_BYTES: Final = 4096
+COMMAND_SECONDS: Final = 30
+# What a program needs to run; it does not get our own variables.
+_ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME")
+
+
+@final
+class Deliverer:
+    """Puts tokens into files, and hands them to programs."""
+
+    def __init__(self, state: Path, project: Path) -> None:
+        """Prepare.
+
+        Args:
+            state: What `{state}` stands for.
+            project: What `{project}` stands for; programs run here.
+        """
+        self._state = state
+        self._project = project
+
+    def path_of(self, delivery: Delivery) -> Path | None:
+        """Tell the file that a rule names, None if it names none.
+
+        Raises:
+            RotationError: It is not absolute.
+        """
+        if delivery.file is None:
+            return None
+        text = delivery.file.replace("{state}", str(self._state))
+        path = Path(text.replace("{project}", str(self._project)))
+        if not path.is_absolute():
+            raise RotationError(
+                f"{delivery.file} is no absolute path",
+                hint="Let it begin with /, {state}/ or {project}/.",
+            )
+        return path
+
+    def put(self, path: Path, text: SecretStr, old: TokenId | None) -> None:
+        """Replace a file's token; the old one is kept beside it until it is forgotten.
+
+        Args:
+            path: The file.
+            text: The new token.
+            old: The id of the token that it replaces.
+
+        Raises:
+            OSError: It cannot be written; what was there is still there.
+        """
+        if old is not None and self.holds(path, old):
+            content, _ = read_regular(path, _LONGEST_FILE_BYTES, follow=False)
+            write_atomically(_beside(path), content)
+        write_atomically(path, text.get_secret_value().encode() + b"\n")
+
+    def holds(self, path: Path, token_id: TokenId) -> bool:
+        """Tell whether a file holds a token."""
+        try:
+            content, _ = read_regular(path, _LONGEST_FILE_BYTES, follow=False)
+            return read_id(content.decode().strip()) == token_id
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def restore(self, path: Path, old: TokenId) -> bool:
+        """Put the old token back; tells whether it is there now.
+
+        Raises:
+            OSError: It cannot be put back.
+        """
+        beside = _beside(path)
+        if self.holds(beside, old):
+            beside.replace(path)
+            sync_directory(path.parent)
+        return self.holds(path, old)
+
+    def forget(self, path: Path) -> None:
+        """Remove the old token."""
+        with suppress(FileNotFoundError):
+            _beside(path).unlink()
+
+    async def run(
+        self, command: tuple[str, ...], text: SecretStr, agent: AgentName, role: RoleName
+    ) -> None:
+        """Hand a token to a program, on its stdin.
+
+        Raises:
+            RotationError: It did not end well.
+        """
+        environment: Mapping[str, str] = {
+            **{name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+            "BANDMASTER_AGENT": agent,
+            "BANDMASTER_ROLE": role,
+        }
+        try:
+            with anyio.fail_after(COMMAND_SECONDS):
+                done = await anyio.run_process(
+                    command,
+                    input=text.get_secret_value().encode() + b"\n",
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    check=False,
+                    cwd=self._project,
+                    env=environment,
+                    start_new_session=True,
+                )
+        except TimeoutError:
+            raise RotationError(f"{command[0]} took longer than {COMMAND_SECONDS} s") from None
+        except OSError as error:
+            raise RotationError(f"{command[0]} cannot be run: {error.strerror}") from None
+        if done.returncode:
+            raise RotationError(f"{command[0]} ended with status {done.returncode}")
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")

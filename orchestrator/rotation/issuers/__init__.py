@@ -1,0 +1,1 @@
+"""Who makes credentials, one module a kind."""

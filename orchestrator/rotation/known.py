@@ -1,0 +1,127 @@
+"""What the steps of an upstream credential share: the parts, whose turn it is, what is known."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import final
+
+import anyio.to_thread
+
+from orchestrator.clock import Clock
+from orchestrator.errors import NotRunningError, RotationError, SecretNotFoundError
+from orchestrator.model.names import RoleName
+from orchestrator.model.rotation import Rotation, UpstreamRotation
+from orchestrator.rotation.ports import Credential, Instances, Issuer, Vault
+from orchestrator.rotation.store import RotationStore, Version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What an upstream credential is rotated with.
+
+    Attributes:
+        store: Where it is written down.
+        issuers: Who makes credentials, by name.
+        vault: Where a role's are kept.
+        instances: The processes that use them.
+        rule: What a role file says.
+        clock: Where time comes from.
+        fingerprint_key: Makes fingerprints that tell nothing to others.
+    """
+
+    store: RotationStore
+    issuers: Callable[[str], Issuer]
+    vault: Callable[[RoleName], Vault]
+    instances: Instances
+    rule: Callable[[RoleName], UpstreamRotation | None]
+    clock: Clock
+    fingerprint_key: bytes
+
+
+@final
+class Turn:
+    """One role at a time changes its upstream credential."""
+
+    def __init__(self) -> None:
+        """Begin with nobody's turn."""
+        self.holder: str = ""
+
+    def take(self, rotation_id: str) -> bool:
+        """Take the turn, if nobody has it; tells whether it is this one's."""
+        if not self.holder:
+            self.holder = rotation_id
+        return self.holder == rotation_id
+
+    def give_back(self, rotation_id: str) -> None:
+        """Let others have it."""
+        if self.holder == rotation_id:
+            self.holder = ""
+
+
+@final
+class Known:
+    """What is known of a rotation, its credentials and its instances."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Look in these parts."""
+        self._parts = parts
+
+    def rule(self, rotation: Rotation) -> UpstreamRotation:
+        """Tell the role's rule, or the usual one for a role that has none any more."""
+        return self._parts.rule(rotation.role) or UpstreamRotation()
+
+    async def row(self, rotation: Rotation, version: str) -> Version:
+        """Tell what is written down of a version.
+
+        Raises:
+            RotationError: Nothing is.
+        """
+        found = await self.find(rotation, version)
+        if found is None:
+            raise RotationError(f"nothing is known of {version}")
+        return found
+
+    async def find(self, rotation: Rotation, version: str) -> Version | None:
+        """Tell what is written down of a version, None if nothing is."""
+        if not version:
+            return None
+        return await anyio.to_thread.run_sync(self._parts.store.version, rotation.role, version)
+
+    async def get(self, role: RoleName, version: str) -> Credential | None:
+        """Give the texts of a version, None if they are lost."""
+        try:
+            return await self.text(role, version)
+        except SecretNotFoundError:
+            return None
+
+    async def text(self, role: RoleName, version: str) -> Credential:
+        """Give the texts of a version.
+
+        Raises:
+            SecretError: They cannot be had.
+        """
+        return await self._parts.vault(role).get(role, version)
+
+    async def overlaps(self, rotation: Rotation) -> bool:
+        """Tell whether both credentials work at a time; those of two issuers always do."""
+        new = await self.find(rotation, rotation.new)
+        old = await self.find(rotation, rotation.old)
+        if new is None or old is None or new.issuer != old.issuer:
+            return True
+        return self._parts.issuers(new.issuer).capabilities.overlap
+
+    async def pause(self, rotation: Rotation) -> None:
+        """Let new calls wait and those in flight end, before the old credential does.
+
+        Raises:
+            WorkloadNotReadyError: They did not end in time; calls go on with the old one.
+        """
+        with suppress(NotRunningError):
+            hold = self.rule(rotation).hold.total_seconds()
+            await self._parts.instances.hold(rotation.role, hold)
+
+    async def release(self, rotation: Rotation) -> None:
+        """Let calls through again, if they were made to wait."""
+        if not await self.overlaps(rotation):
+            with suppress(NotRunningError):
+                await self._parts.instances.release(rotation.role)

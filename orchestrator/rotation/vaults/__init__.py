@@ -1,0 +1,1 @@
+"""Where the credentials that issuers made are kept."""
