@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Final, cast
 
 from orchestrator.model.base import Json, JsonObject
@@ -57,12 +58,16 @@ def home() -> Generator[Path]:
 
     What runs in it is ended also when somebody ends the benchmark.
     """
-    _ = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    _ = signal.signal(signal.SIGTERM, _leave)
     root = Path(tempfile.mkdtemp(prefix="bm-bench-", dir="/tmp"))
     try:
         yield root
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def _leave(_: int, __: FrameType | None) -> None:
+    sys.exit(1)
 
 
 def compile_upstreams(root: Path) -> Upstreams:

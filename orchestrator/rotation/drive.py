@@ -1,5 +1,6 @@
 """Works on rotations: takes steps, writes each down, waits, tries again."""
 
+import errno
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ PATIENCE: Final = 5
 FIRST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 600.0
 _SHORTEST_PAUSE: Final = 0.01
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
 class Driver(Protocol):
@@ -242,12 +244,14 @@ class Worker:
         except LockHeldError:
             raise
         except StateUnwritableError as error:
-            tools.log.warning("rotation waits", rotation=rotation.id, detail=str(error))
-            return self._stumble(rotation.id)
+            return self._wait_for_room(rotation, str(error))
         except AgentsError as error:
             return await self._failed(rotation, str(error))
         except OSError as error:
-            return await self._failed(rotation, error.strerror or "a file cannot be used")
+            problem = error.strerror or "a file cannot be used"
+            if error.errno in _NO_ROOM:
+                return self._wait_for_room(rotation, problem)
+            return await self._failed(rotation, problem)
         except Exception as error:  # noqa: BLE001  one rotation must not take the others along
             # Neither its text nor its traceback: a library may have put a credential there.
             kind = type(error).__name__
@@ -293,6 +297,11 @@ class Worker:
         except StateUnwritableError:
             return self._stumble(rotation.id)
         return seconds
+
+    def _wait_for_room(self, rotation: Rotation, problem: str) -> float:
+        """Leave the state as it is: it is no fault of the rotation."""
+        self._tools.log.warning("rotation waits", rotation=rotation.id, detail=problem)
+        return self._stumble(rotation.id)
 
     def _stumble(self, rotation_id: str) -> float:
         tries = self._stumbles[rotation_id] = self._stumbles.get(rotation_id, 0) + 1

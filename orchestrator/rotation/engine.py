@@ -266,19 +266,24 @@ class Engine:
             RotationBusyError: That is under way.
             RotationError: It cannot be replaced.
         """
+        if purpose == "agent":
+            old = await self._token_of(role, agent)
+        else:
+            current = await anyio.to_thread.run_sync(self._store.current, role)
+            old = "" if current is None else current.version
+        return await self._begin(role, purpose, agent, old, reason=reason, by=by)
+
+    async def _begin(  # noqa: PLR0913  facts of one row
+        self, role: RoleName, purpose: Purpose, agent: str, old: str, *, reason: str, by: str
+    ) -> Rotation:
         rule = self._rule(role)
         if rule is None:
             raise RotationUnknownError(f"role {role} is not applied here")
-        if purpose == "upstream":
-            if rule.upstream is None or rule.upstream.issuer is None:
-                raise RotationUnknownError(
-                    f"role {role} has no upstream credential of an issuer",
-                    hint="`rotation: {upstream: {issuer: NAME}}` in its role file.",
-                )
-            current = await anyio.to_thread.run_sync(self._store.current, role)
-            old = "" if current is None else current.version
-        else:
-            old = await self._token_of(role, agent)
+        if purpose == "upstream" and (rule.upstream is None or rule.upstream.issuer is None):
+            raise RotationUnknownError(
+                f"role {role} has no upstream credential of an issuer",
+                hint="`rotation: {upstream: {issuer: NAME}}` in its role file.",
+            )
         now = self._world.clock.now()
         rotation = Rotation(
             id=secrets.token_hex(6),
@@ -312,17 +317,22 @@ class Engine:
         return tuple(begun)
 
     async def first(self, role: RoleName) -> None:
-        """Make sure that a role has an upstream credential.
+        """Make sure that a role that is about to start has an upstream credential that lives.
 
         Raises:
             RotationError: It cannot be made, or a person has to.
         """
         await self._running.wait()
-        if await anyio.to_thread.run_sync(self._store.current, role) is not None:
+        current = await anyio.to_thread.run_sync(self._store.current, role)
+        now = self._world.clock.now()
+        if current is not None and (current.expires_at is None or now < current.expires_at):
             return
         found = await anyio.to_thread.run_sync(self._store.unfinished)
         mine = [one for one in found if (one.role, one.purpose) == (role, "upstream")]
-        rotation = mine[0] if mine else await self.plan(role, "upstream", reason="first", by="")
+        # As if there were none: no instance works with one that has ended.
+        rotation = (
+            mine[0] if mine else await self._begin(role, "upstream", "", "", reason="first", by="")
+        )
         rotation = await self.wait(rotation.id)
         if rotation.state is State.HELD:
             raise RotationError(

@@ -88,7 +88,7 @@ class Maker:
             RotationError: It was not made, or nobody knows.
             SecretError: It cannot be kept; it is still in memory.
         """
-        if not self._turn.take(rotation.id):
+        if rotation.old and not self._turn.take(rotation.id):
             return Wait(TURN_SECONDS)
         row = await self._known.row(rotation, rotation.new)
         issuer = self._parts.issuers(row.issuer)

@@ -114,8 +114,12 @@ def place(rotation: Rotation) -> State:
 
 
 def is_inside(rotation: Rotation) -> bool:
-    """Tell whether others have to wait; one that waits for a person's credential is not there."""
-    if rotation.purpose == "agent":
+    """Tell whether others have to wait.
+
+    Not for one that waits for a person's credential, nor for a role's first one, with which no
+    instance works yet.
+    """
+    if rotation.purpose == "agent" or not rotation.old:
         return False
     if rotation.state is State.HELD:
         return rotation.held_at in INSIDE - {State.MINTING}

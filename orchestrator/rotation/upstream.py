@@ -105,7 +105,7 @@ class UpstreamDriver:
     # The steps.
 
     def _plan(self, rotation: Rotation) -> Outcome:
-        if not self._turn.take(rotation.id):
+        if rotation.old and not self._turn.take(rotation.id):
             return Wait(TURN_SECONDS)
         rule = self._parts.rule(rotation.role)
         if rule is None or rule.issuer is None:
@@ -113,7 +113,7 @@ class UpstreamDriver:
         return self._maker.ask_for(rotation, rotation.attempt, rule.issuer)
 
     async def _verify(self, rotation: Rotation) -> Outcome:
-        if not self._turn.take(rotation.id):
+        if rotation.old and not self._turn.take(rotation.id):
             return Wait(TURN_SECONDS)
         row = await self._known.row(rotation, rotation.new)
         issuer = self._parts.issuers(row.issuer)

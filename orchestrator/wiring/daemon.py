@@ -296,6 +296,7 @@ class Daemon:
         # The desk works in threads; the requests that a revocation ends belong to the event loop.
         cut = index.on_closed
         index.on_closed = lambda token_id: anyio.from_thread.run_sync(cut, token_id)
+        desk.count_open = gateway.open_of
         engine = open_engine(
             makers=Makers(self._paths, self._state, self._owners, self._resolver, self._clock),
             store=RotationStore(store.database, self._clock),

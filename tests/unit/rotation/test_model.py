@@ -6,6 +6,7 @@ effect, and another one goes on; seven invariants are looked at each time.
 """
 
 import contextlib
+import errno
 import shutil
 import sqlite3
 import tempfile
@@ -31,6 +32,7 @@ from orchestrator.errors import (
     IssuerUncertainError,
     LockHeldError,
     RotationBusyError,
+    RotationError,
     RotationUnknownError,
     SecretNotFoundError,
     SecretStoreUnavailableError,
@@ -935,6 +937,32 @@ async def test_without_probes_nothing_is_claimed(stages: Stages) -> None:
     assert "rotation.not_proved" in names
 
 
+async def test_the_first_credential(stages: Stages) -> None:
+    """A role that starts gets a credential if it has none, or if its own has ended meanwhile."""
+    stage = stages.new()
+    async with anyio.create_task_group() as group:
+        await group.start(stage.engine.run)
+        await stage.engine.first(ROLE)
+        version, credential = await stage.engine.credential(ROLE)
+        assert credential.fields[WHOLE].get_secret_value() == stage.issuer.made[version].text
+        await stage.engine.first(ROLE)
+        assert (await stage.engine.credential(ROLE))[0] == version
+        current = stage.store.current(ROLE)
+        assert current is not None
+        stage.store.note_minted(replace(current, expires_at=stage.clock.now()))
+        stage.issuer.end(version)
+        await stage.engine.first(ROLE)
+        fresh, _ = await stage.engine.credential(ROLE)
+        assert fresh != version
+        await stage.engine._emergency.sweep()
+        assert [one.version for one in stage.store.alive()] == [fresh]
+        stage.issuer.minting = ["person"]
+        stage.store.set_stages(ROLE, {fresh: "gone"})
+        with pytest.raises(RotationError, match="agents rotate provide"):
+            await stage.engine.first(ROLE)
+        group.cancel_scope.cancel()
+
+
 async def test_what_only_ends_by_its_time(stages: Stages) -> None:
     """An issuer that cannot revoke: the old credential's end is waited for, and seen."""
     stage = await begin(stages)
@@ -1037,6 +1065,23 @@ async def test_disk_full_at_each_write(stages: Stages) -> None:
             if not stages.failed:
                 break
         assert point > 6
+
+
+async def test_no_room_for_a_token(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk where the agent looks: the old token works, and the new one comes later."""
+    stage = await begin(stages, "agent")
+    put, full = Deliverer.put, [OSError(errno.ENOSPC, "No space left on device")] * 20
+
+    def fails(self: Deliverer, path: Path, text: SecretStr, old: TokenId | None) -> None:
+        stage.call()
+        if full:
+            raise full.pop()
+        put(self, path, text, old)
+
+    monkeypatch.setattr(Deliverer, "put", fails)
+    rotation = await stage.rotate("agent")
+    assert rotation.state is State.DONE
+    stage.check_end(rotation)
 
 
 async def test_two_engines(stages: Stages) -> None:
