@@ -27,12 +27,14 @@ from typing import Final, cast
 from urllib.parse import urlsplit
 
 from bench import peers, rig
-from bench.load import Calls, Figures, WrongAnswerError, make_calls
+from bench.load import Calls, Figures, NobodyAnsweredError, WrongAnswerError, make_calls
 from orchestrator.model.base import JsonObject
 from orchestrator.protocol import mcp
 
 CALLERS: Final = (1, 16, 64)
 _SLOW: Final = 100  # calls a second
+_SLOW_SECONDS: Final = 8
+_PATIENCE: Final = 4  # times as long, where nobody was answered in that time
 INFO: Final[JsonObject] = {"name": "bench", "version": "1"}
 OURS: Final = "ours, stdio"
 DIRECT: Final = "the server itself, HTTP"
@@ -74,26 +76,31 @@ class Way:
         name: What it is called.
         calls: What it is asked.
         pids: Tells the processes that are the gateway; none if there is none.
-        stretch: How many times longer than others it is measured, being slow.
+        is_slow: Whether it is measured for longer than others.
         rounds: What was measured, by the number of callers.
     """
 
     name: str
     calls: Calls
     pids: Callable[[], list[int]]
-    stretch: int = 1
+    is_slow: bool = False
     rounds: dict[int, list["Round"]] = field(default_factory=dict[int, list["Round"]])
 
     def warm_up(self) -> None:
         """Make calls of which every answer is looked at."""
         figures = make_calls(self.calls, 16, 5, is_checked=True)
-        self.stretch = 1 if figures.per_second > _SLOW else 5
+        self.is_slow = figures.per_second < _SLOW
 
     def measure(self, callers: int, seconds: int) -> None:
         """Measure once."""
         pids = self.pids()
         before = rig.cpu_of(pids)
-        figures = make_calls(self.calls, callers, seconds * self.stretch)
+        seconds = max(seconds, _SLOW_SECONDS) if self.is_slow else seconds
+        try:
+            figures = make_calls(self.calls, callers, seconds)
+        except NobodyAnsweredError:
+            before = rig.cpu_of(pids)
+            figures = make_calls(self.calls, callers, _PATIENCE * seconds)
         used = rig.cpu_of(pids) - before
         one = Round(figures, used / figures.calls * 1e6, rig.memory_of(pids))
         self.rounds.setdefault(callers, []).append(one)

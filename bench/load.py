@@ -84,10 +84,15 @@ class WrongAnswerError(Exception):
     """A gateway answered wrongly, or not at all: its figures would mean nothing."""
 
 
+class NobodyAnsweredError(WrongAnswerError):
+    """A gateway answered nobody in the time that was measured."""
+
+
 def make_calls(calls: Calls, callers: int, seconds: int, *, is_checked: bool = False) -> Figures:
     """Make calls, each caller on a connection of its own.
 
     Raises:
+        NobodyAnsweredError: No call was answered.
         WrongAnswerError: Some were not answered with 200, or, if that is checked, not with the
             right words.
     """
@@ -110,8 +115,10 @@ def make_calls(calls: Calls, callers: int, seconds: int, *, is_checked: bool = F
     if not found or "WRONG " in before:
         raise WrongAnswerError(f"{calls.url}: {before[-1000:]}{done.stderr[-1000:]}")
     figures = cast("dict[str, float]", json.loads(told.splitlines()[0]))
-    if figures["refused"] or figures["broken"] or not figures["calls"]:
+    if figures["refused"] or figures["broken"]:
         raise WrongAnswerError(f"{calls.url}: {told.splitlines()[0]}")
+    if not figures["calls"]:
+        raise NobodyAnsweredError(calls.url)
     count = int(figures["calls"])
     return Figures(
         count,
