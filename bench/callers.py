@@ -84,7 +84,7 @@ class Callers:
         while not done():
             count += 1
             begun = time.perf_counter()
-            writer.write(_request(errand, count))
+            writer.write(_request(errand, count, self._port))
             try:
                 head = await reader.readuntil(b"\r\n\r\n")
                 answer = await reader.readexactly(_length(head))
@@ -102,12 +102,12 @@ class Callers:
         writer.close()
 
 
-def _request(errand: Errand, number: int) -> bytes:
+def _request(errand: Errand, number: int, port: int) -> bytes:
     params = {"name": errand.tool, "arguments": errand.arguments, "_meta": mcp.envelope(_INFO)}
     message = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
     body = json.dumps(message).encode()
     head = (
-        f"POST /{errand.role}/mcp HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"POST /{errand.role}/mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
         f"Authorization: Bearer {errand.token()}\r\n"
         "Content-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
         f"MCP-Protocol-Version: {mcp.LATEST_MODERN}\r\nMcp-Method: tools/call\r\n"

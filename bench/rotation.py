@@ -147,7 +147,7 @@ def revocations(root: Path) -> list[float]:
         )
         token = cast("JsonObject", json.loads(issued))
         told = rig.agents(root, "token", "revoke", cast("str", token["id"]), "--json")
-        receipt = cast("JsonObject", json.loads(told))
+        receipt = cast("JsonObject", cast("JsonObject", json.loads(told))["receipt"])
         found.append(cast("float", receipt["refused_after_ms"]))
     return found
 
@@ -187,6 +187,8 @@ def main() -> None:
             port = int(url.rpartition(":")[2])
             _ = asyncio.run(call_for(port, root, options, 2))  # everything is warm from here on
             quiet = asyncio.run(call_for(port, root, options, 15))
+            if quiet.failed:
+                raise RuntimeError(f"calls fail while nothing happens: {quiet.failed[0]}")
             tally, turns = asyncio.run(call_and_rotate(port, root, options))
             missing = unrecorded(root, tally) + unrecorded(root, quiet)
             ended = revocations(root)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, cast, final
 
 import sqlalchemy as sql
-from sqlalchemy.exc import DatabaseError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 from sqlalchemy.types import TypeDecorator
 from typing_extensions import override
 
@@ -62,6 +62,7 @@ class Database:
 
         Raises:
             StateCorruptError: The file is no database of ours, or one of a newer version.
+            StateUnwritableError: It is locked for too long, or the disk is full.
         """
         self._path = path
         self._fence: int | None = None
@@ -78,6 +79,11 @@ class Database:
         )
         try:
             self._open()
+        except OperationalError as error:
+            self._engine.dispose()
+            raise StateUnwritableError(
+                f"{path} cannot be used now", hint="Is the disk full?"
+            ) from error
         except DatabaseError as error:
             self._engine.dispose()
             raise StateCorruptError(

@@ -57,8 +57,6 @@ app.add_typer(pins, name="pins")
 app.add_typer(rotations, name="rotate")
 app.add_typer(schedules, name="schedule")
 app.add_typer(secrets, name="secrets")
-_ = app.command("revoke-all", epilog=REVOKE_ALL_EXAMPLES)(revoke_all)
-_ = app.command("reopen", epilog=REOPEN_EXAMPLE)(reopen)
 
 RolesOption = Annotated[
     Path | None,
@@ -180,6 +178,10 @@ def restart(role: RoleArgument, *, project: ProjectOption = None, json: JsonOpti
     from orchestrator.cli.up import restart as work
 
     work(project, role, as_json=json)
+
+
+_ = app.command("revoke-all", epilog=REVOKE_ALL_EXAMPLES)(revoke_all)
+_ = app.command("reopen", epilog=REOPEN_EXAMPLE)(reopen)
 
 
 @app.command(epilog="Example: agents validate")

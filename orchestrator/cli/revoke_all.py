@@ -8,8 +8,8 @@ from typing import cast
 from orchestrator.cli.output import note, say, say_json
 from orchestrator.cli.places import find_paths
 from orchestrator.cli.rotate_status import receipt_lines
-from orchestrator.control.admin_client import Object, ask_once
-from orchestrator.errors import CallDeniedError, RotationError, SettingsError
+from orchestrator.control.admin_client import Object, ask_once, is_listening
+from orchestrator.errors import CallDeniedError, NotRunningError, RotationError, SettingsError
 from orchestrator.model.names import check_role_name
 from orchestrator.model.text import visible
 
@@ -49,7 +49,15 @@ def revoke_all(  # noqa: PLR0913  one for each option
         "reason": reason,
     }
     # The issuer may take its time to refuse; what can be done at once is done before.
-    receipt = cast("Object", ask_once(paths.control_socket, request, patience=None))
+    try:
+        receipt = cast("Object", ask_once(paths.control_socket, request, patience=None))
+    except NotRunningError as error:
+        if not is_listening(paths.control_socket):
+            error.hint = (
+                "Nothing was revoked. `agents token list` and `agents token revoke ID` need no "
+                "daemon; what roles show others ends by `agents up -d`, then this once more."
+            )
+        raise
     alive = list(_not_seen_dead(receipt))
     if as_json:
         say_json(receipt)

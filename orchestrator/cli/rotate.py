@@ -205,7 +205,8 @@ def _differs(one: Object, other: Object) -> bool:
 
 
 def _tell_change(body: Object) -> None:
-    moment = str(body["changed_at"])[11:19]
+    # A step that is tried again changes nothing: its own moment is the one when it began.
+    moment = _now() if body.get("tries") else str(body["changed_at"])[11:19]
     state = str(body["state"])
     text = f"{moment}  {_what(body)}  {paint(state, _COLOURS.get(state, 'yellow'))}"
     if body["error"]:
@@ -242,9 +243,9 @@ def _ending(body: Object) -> str:
         case _ if body["purpose"] == "agent":
             how = "shown this once" if "token" in body else "delivered"
             return (
-                f"{what}: {new} is {how}; {old} ends when the new one is in use and it has fallen "
-                f"quiet. If the new one is not used in time, that one ends instead (rotation "
-                f"{body['id']})."
+                f"{what}: {new} is {how}; {old} works until the new one is in use and {old} itself "
+                f"has fallen quiet. If the new one is not used within `overlap`, it ends, and "
+                f"{old} stays (rotation {body['id']})."
             )
         case _:
             return f"{what}: {state}; `agents rotate status {body['id']}` shows how it goes on."
@@ -267,12 +268,18 @@ def _ways(body: Object) -> str:
     match body["held_at"]:
         case "minting":
             ways = "{} hands it over, {} gives it up.", "provide", "abort"
-        case "revoking":
+        case "revoking" | "aborting" | "rolling-back":
             ways = "{} looks at it again, {} takes your word for it.", "resume", "approve-revoke"
         case _:
             ways = "{} goes on, {} takes it back.", "resume", "abort"
     text, *words = ways
     return text.format(*(command.format(word) for word in words))
+
+
+def _now() -> str:
+    from datetime import UTC, datetime
+
+    return f"{datetime.now(UTC):%H:%M:%S}"
 
 
 def _length(body: Object) -> str:

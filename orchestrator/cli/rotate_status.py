@@ -63,10 +63,11 @@ def overview(body: Object, now: datetime) -> list[str]:
         lines += ["", *table(head, rows)]
     if len(closed) > MOST_FINISHED:
         lines.append(f"and {len(closed) - MOST_FINISHED} older ones; --json shows them")
+    notes = cast("list[str]", body["notes"])
     for one in open_ones:
-        if one["state"] == "held":
+        if one["state"] == "held" and not any(str(one["id"]) in note for note in notes):
             lines += ["", f"{one['id']}: {visible(str(one['held_for']), '')}"]
-    for note in cast("list[str]", body["notes"]):
+    for note in notes:
         lines += ["", visible(note)]
     return lines
 

@@ -17,7 +17,6 @@ from orchestrator.errors import (
 )
 from orchestrator.model.names import SecretName
 from orchestrator.model.secret import ISSUED, SecretRef
-from orchestrator.model.workload import WorkloadSpec
 from orchestrator.secrets.base import Secret
 from orchestrator.secrets.fingerprint import Fingerprints
 from orchestrator.secrets.resolve import SecretResolver
@@ -55,7 +54,7 @@ class _Row:
 
 
 def check(project: Path | None, only: tuple[str, ...], *, as_json: bool) -> None:
-    """Resolve the references of roles, and of the bootstraps of their servers.
+    """Resolve the references of roles, of the bootstraps of their servers, and of issuers.
 
     Raises:
         SecretNotFoundError: At least one has no value; all are shown.
@@ -94,18 +93,23 @@ def _rows(checked: Checked) -> Iterator[_Row]:
     )
     made = {path for one in wanted.bootstraps.values() for path in one.files}
     for role, spec in wanted.roles.items():
-        yield from _of_one(role, spec, resolver, made)
+        yield from _of_one(role, spec.secrets, resolver, made)
     for server, one in wanted.bootstraps.items():
-        yield from _of_one(f"bootstrap of {server}", one.spec, resolver, made)
+        yield from _of_one(f"bootstrap of {server}", one.spec.secrets, resolver, made)
+    for name, issuer in wanted.credentials.issuers.items():
+        yield from _of_one(f"issuer {name}", issuer.secrets, resolver, made)
 
 
 def _of_one(
-    role: str, spec: WorkloadSpec, resolver: SecretResolver, made: Collection[str]
+    role: str,
+    secrets: Mapping[SecretName, SecretRef],
+    resolver: SecretResolver,
+    made: Collection[str],
 ) -> Iterator[_Row]:
-    later = {name: why for name, ref in spec.secrets.items() if (why := _why_later(ref, made))}
-    asked = {name: ref for name, ref in spec.secrets.items() if name not in later}
+    later = {name: why for name, ref in secrets.items() if (why := _why_later(ref, made))}
+    asked = {name: ref for name, ref in secrets.items() if name not in later}
     results: Mapping[SecretName, Secret | SecretError] = resolver.look_up_all(asked)
-    for name, reference in spec.secrets.items():
+    for name, reference in secrets.items():
         match results.get(name):
             case Secret() as secret:
                 yield _Row(role, name, reference, "found", secret=secret)

@@ -142,10 +142,17 @@ def _check_reach(role: RoleName, account: Account, spec: WorkloadSpec, paths: Pa
         places.append((spec.directory, os.X_OK))
     if bad := out_of_reach(account, places):
         raise SettingsError(
-            f"{role}: the user {account.name} may not use {bad}, or pass a directory on the way",
+            f"{role}: the user {account.name} may not use {bad}{_behind(bad)}, or pass a directory "
+            "on the way",
             hint="Put it where other users may pass, such as /opt or /srv, or open the way: "
             "`chmod o+x` each directory of that path. Nothing was started.",
         )
+
+
+def _behind(place: str) -> str:
+    """Tell where links lead, as their directories count."""
+    real = str(Path(place).resolve())
+    return f" (which is {real})" if real != place else ""
 
 
 def _around(place: Path) -> Path:

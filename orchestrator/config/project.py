@@ -12,7 +12,11 @@ from typing import Generic, TypeVar, final
 from orchestrator.config.check import check_launcher, check_role, check_server
 from orchestrator.config.places import Places
 from orchestrator.config.problems import check, did_you_mean, quoted, sort_problems
-from orchestrator.config.rotationcheck import check_bootstrap_secrets, check_rotation
+from orchestrator.config.rotationcheck import (
+    check_bootstrap_secrets,
+    check_rotation,
+    check_shared_secrets,
+)
 from orchestrator.config.settings import FILE_NAME, load_settings, run_directory, state_directory
 from orchestrator.config.yamlfile import Document, read_yaml, why, writable
 from orchestrator.errors import FileProblem, RoleFileError, SettingsError
@@ -196,6 +200,8 @@ def _cross_check(
             yield from check_role(role.model, role.document, stem, models)
             server = models.get(role.model.server)
             yield from check_rotation(role.model, role.document, server, settings)
+    found = [(role.model, role.document) for role in roles.values() if role]
+    yield from check_shared_secrets(found, settings)
     for stem, server in servers.items():
         if server:
             yield from check_server(server.model, server.document, stem)

@@ -1,7 +1,7 @@
 """Checks what files say about credentials: issuers in `agents.yaml`, rotations in role files."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from orchestrator.config.launchers import refused_launcher
@@ -143,6 +143,31 @@ def check_rotation(
         yield from _issuer(upstream.issuer, issued, server, settings.issuers, document)
 
 
+def check_shared_secrets(
+    roles: Iterable[tuple[Role, Document]], settings: Settings | None
+) -> Iterator[FileProblem]:
+    """Refuse roles that would replace the same secret of AWS: it has one current version.
+
+    Args:
+        roles: Roles, with where their files say it.
+        settings: The settings of the project, None if they have mistakes.
+    """
+    first: dict[tuple[str, str], str] = {}
+    for role, document in roles:
+        upstream = role.rotation.upstream
+        name = "" if upstream is None else upstream.issuer or ""
+        issuer = None if settings is None else settings.issuers.get(name)
+        if not isinstance(issuer, AwsSmIssuer) or "{role}" in issuer.secret:
+            continue
+        other = first.setdefault((issuer.store, issuer.secret), role.role)
+        if other != role.role:
+            yield document.problem(
+                ("rotation", "upstream", "issuer"),
+                f"replaces the secret {issuer.secret}, as the role {other} does",
+                "write {role} in the issuer's `secret`, or give each role an issuer of its own",
+            )
+
+
 def check_bootstrap_secrets(server: Server, document: Document) -> Iterator[FileProblem]:
     """Refuse secrets of a bootstrap that an issuer would have to make: there is none for it.
 
@@ -179,9 +204,12 @@ def rotation_notes(role: Role, issuers: Mapping[str, IssuerSettings]) -> tuple[s
             by_person = issuer.overlap and "revoke" not in issuer.verbs
             probes = "test" in issuer.verbs
     if by_person:
-        notes.append(f"{made}: a person has to end each old credential")
-    if not probes:
-        notes.append(f"{made} cannot tell what is accepted: a person has to confirm each end")
+        told = "" if probes else ", and to confirm it: nobody else can tell"
+        notes.append(f"{made}: a person has to end each old credential{told}")
+    elif not probes:
+        notes.append(
+            f"{made} cannot tell what is accepted: old ones are ended, and not proved dead"
+        )
     return tuple(f"{role.role}: {note}" for note in notes)
 
 

@@ -224,6 +224,7 @@ class Generation:
     def pin(self, spec: WorkloadSpec) -> None:
         """Have every process come back with the credential of this spec."""
         self.spec = spec
+        self._lanes.pin(spec)
         for keeper in self.keepers():
             keeper.spec = keeper.spec.model_copy(update={"credential": spec.credential})
 

@@ -127,6 +127,10 @@ class Lanes:
         """Tell of a change in a turn of its own, as whoever asks does not expect an answer yet."""
         self._changed()
 
+    def pin(self, spec: WorkloadSpec) -> None:
+        """Begin lanes with the credential of this spec from now on."""
+        self._spec = spec
+
     def unwant(self, owner: str) -> None:
         """End the lanes of an owner who needs none any more."""
         self._end(*(key for key in self._lanes if key[1] == owner))
@@ -246,8 +250,8 @@ class Lanes:
 
     def _last_used(self, lane: Lane, now: float) -> float:
         pulse = self._services.publisher.pulse(lane.keeper.spec.name)
-        if pulse is not None and pulse.in_flight:
-            return now
+        if (pulse is not None and pulse.in_flight) or not lane.keeper.is_settled:
+            return now  # one that is still on its way was called by nobody for want of it
         called = pulse.last_call if pulse is not None else 0.0
         return max(called, lane.wanted_at, lane.keeper.ready_since or 0.0)
 

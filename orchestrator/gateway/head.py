@@ -94,7 +94,7 @@ class KnownHead:
         self._text = text
         self._before = text[:begin]
         self._after = text[end:]
-        self.scope = scope
+        self.scope: Scope = scope
         self.head = head
         self.length = int(text[begin:end])
 
@@ -118,7 +118,8 @@ class KnownHead:
         raw = [(name, digits if name == _LENGTH else value) for name, value in raw]
         self._text = self._before + digits + self._after
         self.length = int(digits)
-        self.scope = {**self.scope, "headers": raw}
+        scope: Scope = {**self.scope, "headers": raw}
+        self.scope = scope
         self.head = Head(before.method, raw)
         self.head.role, self.head.tool = before.role, before.tool
         self.head.era, self.head.is_usual = before.era, before.is_usual

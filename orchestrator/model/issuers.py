@@ -40,8 +40,8 @@ class CommandIssuer(Model):
             its time does, `manual` if a person has to.
         lists: Whether the program can tell what it made. Without it a person has to look after a
             crash in the wrong moment.
-        probes: Whether the program can tell if a credential is accepted. Without it a person has
-            to confirm each end.
+        probes: Whether the program can tell if a credential is accepted. Without it an old one is
+            ended, and its receipt says that nobody saw that.
         max_life: How long a credential lives at most.
         timeout: How long the program may take.
         keep: Where made credentials are kept instead of the project's own vault:

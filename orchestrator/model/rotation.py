@@ -59,7 +59,7 @@ class Rotation(Model):
         tries: Failures in a row at this state.
         not_before: When the next try is made, or None.
         created_at: When it was planned.
-        changed_at: When the state was written.
+        changed_at: When anything of it changed last: its state, or a try failed.
         moments: When each state was reached first.
         receipt: What was seen at the end, None before.
     """

@@ -110,7 +110,7 @@ _FORMS: Final[Mapping[Scheme, _Form]] = MappingProxyType({
         rf"secretspec:(?P<name>{_NAME}){_QUERY}",
         {"profile": "[A-Za-z0-9_-]{1,64}", "scope": "[A-Za-z0-9_-]{1,64}"},
     ),
-    "issued": _Form("issued: or issued:FIELD", rf"issued:(?P<name>{_FIELD})?"),
+    "issued": _Form('"issued:" (with the quotes) or issued:FIELD', rf"issued:(?P<name>{_FIELD})?"),
 })  # fmt: skip
 SCHEMES: Final[tuple[Scheme, ...]] = (*_FORMS, "command")
 # For editors, whose engine knows no named groups.

@@ -23,6 +23,8 @@ from orchestrator.tokens.record import LONGEST_LIFE, USABLE, TokenRecord
 from orchestrator.tokens.verify import TokenIndex
 
 _ENOUGH: Final = 3
+# So long after its rotation is over a token waits for whoever asked for it.
+_UNTAKEN_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +66,23 @@ class AgentDriver:
         # Made and not delivered yet, by rotation; or waiting for the person who asked.
         self._texts: dict[str, tuple[TokenId, SecretStr]] = {}
         self._by_hand: dict[str, SecretStr] = {}
+        # When one that nobody took yet is forgotten, in monotonic time.
+        self._untaken: dict[str, float] = {}
         self._quiet_since: dict[str, float] = {}
         self._was_busy: set[str] = set()
 
     def take(self, rotation_id: str) -> SecretStr | None:
         """Give a token that a person hands over, once."""
+        self.drop_untaken()
+        _ = self._untaken.pop(rotation_id, None)
         return self._by_hand.pop(rotation_id, None)
+
+    def drop_untaken(self) -> None:
+        """Forget tokens whose rotations are over and that nobody took."""
+        now = self._parts.clock.monotonic()
+        for rotation_id in [name for name, end in self._untaken.items() if end <= now]:
+            del self._untaken[rotation_id]
+            _ = self._by_hand.pop(rotation_id, None)
 
     async def step(  # noqa: PLR0911  one case a state
         self, rotation: Rotation
@@ -115,6 +128,9 @@ class AgentDriver:
         _ = self._texts.pop(rotation.id, None)
         if rotation.state is State.ABORTING:
             _ = self._by_hand.pop(rotation.id, None)
+        elif rotation.id in self._by_hand:
+            self._untaken[rotation.id] = self._parts.clock.monotonic() + _UNTAKEN_SECONDS
+        self.drop_untaken()
         _ = self._quiet_since.pop(rotation.id, None)
         self._was_busy.discard(rotation.id)
 
@@ -202,13 +218,19 @@ class AgentDriver:
         proof, note = None, ""
         await _off(self._parts.desk.undo_overlap, _new(rotation), _old(rotation))
         path = self._path(rotation)
-        if path is not None and rotation.old:
+        if path is not None and self._is_good(_old(rotation), rotation):
             # The old token first: an agent that looks now finds one that works.
             is_back = await _off(self._parts.deliverer.restore, path, _old(rotation))
             note = "" if is_back else f"{path} does not hold the old token"
+        elif path is not None:
+            await _off(self._parts.deliverer.forget, path)
         for record in await _off(self._parts.desk.of_rotation, rotation.id):
             if record.state in USABLE:
                 proof = await self._end_and_prove(rotation, record.id, _old(rotation))
+        if rotation.agent == WORKSTATION and self._path_is_ours(rotation):
+            # Where neither token is in its file it gets another one, as at each start.
+            keep = self._parts.desk.keep_workstation_tokens
+            await _off(keep, [RoleName(rotation.role)])
         receipt = receipts.with_orphans(
             receipts.with_proof(rotation, rotation.new, proof), await self._orphans(rotation)
         )
@@ -229,6 +251,13 @@ class AgentDriver:
         if rotation.agent == WORKSTATION:
             return self._parts.desk.file_of(RoleName(rotation.role))
         return None
+
+    def _path_is_ours(self, rotation: Rotation) -> bool:
+        """Tell whether the token's file is one that the desk looks after."""
+        role = RoleName(rotation.role)
+        return self._path(rotation) == self._parts.desk.file_of(role) and (
+            self._parts.rule(role) is not None
+        )
 
     def _is_there(self, rotation: Rotation, record: TokenRecord) -> bool:
         """Tell whether a token reached its agent, as far as can be seen."""

@@ -1,7 +1,7 @@
 """Which credentials are current, which of them are due, and what a person should know of them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, TypeAlias, final
 
@@ -20,6 +20,7 @@ from orchestrator.tokens.record import TokenRecord
 Roles: TypeAlias = Callable[[], Sequence[tuple[RoleName, RotationRule]]]
 LAST_TICK: Final = "last_good_tick"
 CLOCK_JUMP: Final = "clock_jump"
+_NO_ROLE: Final = "no role has it any more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Calendar:
     def _due(self) -> tuple[Due, ...]:
         now, busy = self._clock.now(), self._busy()
         tokens = [one for one in self._desk.list() if one.state == "active"]
+        tokens = [one for one in tokens if self._desk.issues_to(one.agent)]
         found: list[Due] = []
         for role, rule in self._roles():
             mine = [one for one in tokens if one.role == role]
@@ -80,7 +82,16 @@ class Calendar:
             current = None if rule.upstream is None else self._store.current(role)
             if current is not None:
                 found.append(_upstream(current, rule, busy, now))
-        return tuple(found)
+        shown = {(one.role, one.credential) for one in found}
+        return (*found, *(one for one in self._left(busy, now) if _key(one) not in shown))
+
+    def _left(self, busy: dict[tuple[str, str, str], str], now: datetime) -> Iterable[Due]:
+        """Tell upstream credentials that count and are of no role any more."""
+        for version in self._store.alive():
+            if version.stage == "current":
+                left = _upstream(version, RotationRule(), busy, now)
+                note = f"{_NO_ROLE}; `agents revoke-all {version.role}` ends it"
+                yield replace(left, is_due=False, note=note)
 
     def _busy(self) -> dict[tuple[str, str, str], str]:
         open_ones = self._store.unfinished()
@@ -159,8 +170,18 @@ class Calendar:
             for one in self._store.unfinished()
             if one.state is State.HELD
         ]
+        found += [
+            f"rotation {one.id} of {one.agent or one.role} tries {one.state} again: {one.error}"
+            for one in self._store.unfinished()
+            if one.state is not State.HELD and one.tries and one.error
+        ]
         known = {one.new for one in self._store.unfinished()}
         known |= {one.old for one in self._store.unfinished()}
+        found += [
+            f"{one.role}: {one.credential} still works: {one.note}"
+            for one in self._due()
+            if one.note.startswith(_NO_ROLE)
+        ]
         found += [
             f"{one.role}: {one.version} is not used and was not seen dead"
             for one in self._store.alive()
@@ -172,6 +193,10 @@ class Calendar:
         if _is_distrusted(self._store.fact(CLOCK_JUMP), now):
             found.append("the clock seems to have been set forward: nothing is replaced for a day")
         return tuple(found)
+
+
+def _key(due: Due) -> tuple[str, str]:
+    return due.role, due.credential
 
 
 def _upstream(

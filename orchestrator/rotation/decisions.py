@@ -7,7 +7,7 @@ import anyio.to_thread
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from orchestrator.clock import Clock
-from orchestrator.errors import RotationUnknownError
+from orchestrator.errors import RotationUnknownError, SettingsError
 from orchestrator.model.base import HIDE_INPUT, JsonObject
 from orchestrator.model.rotation import FINISHED, Purpose, Rotation, State
 from orchestrator.rotation.drive import Driver, Worker
@@ -16,6 +16,7 @@ from orchestrator.rotation.receipt import moment
 from orchestrator.rotation.states import Move, moved, place, released, undo_of
 from orchestrator.rotation.store import RotationStore
 from orchestrator.rotation.upstream import UpstreamDriver
+from orchestrator.secrets.resolve import SHORTEST
 
 _PARTS: Final[TypeAdapter[dict[str, str]]] = TypeAdapter(dict[str, str], config=HIDE_INPUT)
 
@@ -74,7 +75,8 @@ class Decisions:
             undo = None if rotation.state in FINISHED else undo_of(rotation)
             if undo is None or not await self._drivers[rotation.purpose].can_undo(rotation):
                 raise RotationUnknownError(
-                    f"rotation {rotation_id} is {place(rotation)}: it only goes forward"
+                    f"rotation {rotation_id} is {place(rotation)}: it only goes forward",
+                    hint=f"`agents rotate resume {rotation_id}` tries its next step at once.",
                 )
             move = Move(undo, error=f"taken back by {by}")
             after = moved(rotation, move, self._clock.now())
@@ -90,12 +92,18 @@ class Decisions:
 
         Raises:
             RotationUnknownError: No rotation waits for one.
+            SettingsError: It is no credential.
             SecretError: It cannot be kept.
         """
         async with self._worker.lock(rotation_id):
             rotation = await self._get(rotation_id)
             if rotation.held_at is not State.MINTING or rotation.purpose != "upstream":
                 raise RotationUnknownError(f"rotation {rotation_id} does not wait for a credential")
+            if len(value.get_secret_value()) < SHORTEST:
+                raise SettingsError(
+                    "that is too short for a credential; nothing was done",
+                    hint=f"At least {SHORTEST} characters; `agents rotate provide {rotation_id}`.",
+                )
             made = Minted(Credential(_fields_of(value)), {}, None)
             await self._upstream.keep(rotation, made)
         return await self._act(rotation_id, by, "resumed")

@@ -10,10 +10,11 @@ from typing import Final, final
 import anyio
 from pydantic import SecretStr
 
-from orchestrator.errors import RotationError
+from orchestrator.errors import RotationError, SecretStoreUnavailableError
 from orchestrator.files import read_regular, sync_directory, write_atomically
 from orchestrator.model.names import AgentName, RoleName, TokenId
 from orchestrator.model.rotation import Delivery
+from orchestrator.secrets.program import check_program
 from orchestrator.tokens.mint import read_id
 
 _LONGEST_FILE_BYTES: Final = 4096
@@ -100,8 +101,13 @@ class Deliverer:
         """Hand a token to a program, on its stdin.
 
         Raises:
-            RotationError: It did not end well.
+            RotationError: It did not end well, or somebody else could replace it.
         """
+        if command[0].startswith("/"):
+            try:
+                check_program("its program", Path(command[0]))
+            except SecretStoreUnavailableError as error:
+                raise RotationError(str(error), hint=error.hint) from None
         environment: Mapping[str, str] = {
             **{name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
             "BANDMASTER_AGENT": agent,

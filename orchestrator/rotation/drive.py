@@ -116,6 +116,7 @@ class Worker:
         self.news: anyio.Event = anyio.Event()
         self.fenced: anyio.Event = anyio.Event()
         self._tools = tools
+        tools.turn.on_free = self.wake
         self._locks: dict[str, anyio.Lock] = {}
         self._wakes: dict[str, anyio.Event] = {}
         self._scopes: dict[str, anyio.CancelScope] = {}
@@ -289,6 +290,7 @@ class Worker:
                     "error": problem,
                     "tries": tries,
                     "not_before": now + timedelta(seconds=seconds),
+                    "changed_at": now,
                 }
             )
             alarm = tries % PATIENCE == 0

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Final, final
@@ -9,7 +10,7 @@ from typing import Final, final
 import anyio
 import anyio.to_thread
 
-from orchestrator.errors import AgentsError, SecretNotFoundError
+from orchestrator.errors import AgentsError, SecretNotFoundError, StateUnwritableError
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.names import RoleName
 from orchestrator.model.rotation import Rotation, UpstreamRotation
@@ -71,18 +72,29 @@ class Emergency:
         clock, store = self._parts.clock, self._parts.store
         began, requested_at = clock.monotonic(), clock.now()
         receipt_id = secrets.token_hex(6)
-        tokens = await self._revoke_tokens(roles, reason, by)
-        unfinished = await anyio.to_thread.run_sync(store.unfinished)
-        mine = [one for one in unfinished if one.role in roles]
-        for rotation in mine:
-            await self._worker.stop(rotation.id)
-        # What a rotation issued in the moment before it was stopped.
-        tokens += await self._revoke_tokens(roles, reason, by)
         closed: dict[str, Json] = {}
         upstream: list[Json] = []
-        async with anyio.create_task_group() as group:
-            for role in roles:
-                group.start_soon(self._close, role, reason, closed)
+        try:
+            try:
+                tokens = await self._revoke_tokens(roles, reason, by)
+            finally:
+                # Not even a full disk leaves a process running. And before rotations are stopped:
+                # one of them may be at a store that does not answer.
+                async with anyio.create_task_group() as group:
+                    for role in roles:
+                        group.start_soon(self._close, role, reason, closed)
+            unfinished = await anyio.to_thread.run_sync(store.unfinished)
+            mine = [one for one in unfinished if one.role in roles]
+            for rotation in mine:
+                await self._worker.stop(rotation.id)
+            # What a rotation issued in the moment before it was stopped.
+            tokens += await self._revoke_tokens(roles, reason, by)
+        except StateUnwritableError as error:
+            raise StateUnwritableError(
+                f"{error}; tokens are refused and processes ended, but only until the next start, "
+                "and no upstream credential was revoked",
+                hint="Make room on the disk, and revoke once more.",
+            ) from error
         for rotation in mine:
             await self._end_rotation(rotation, receipt_id)
         async with anyio.create_task_group() as group:
@@ -119,7 +131,8 @@ class Emergency:
                     await self._end_version(version, [])
         since = self._parts.clock.now() - _LATE
         for version in await anyio.to_thread.run_sync(store.doubtful, since):
-            await self._end_late(version)
+            with suppress(AgentsError), anyio.move_on_after(PROBE_SECONDS):
+                await self._end_late(version)
 
     async def _revoke_tokens(
         self, roles: Sequence[RoleName], reason: str, by: str
@@ -171,8 +184,12 @@ class Emergency:
                     await self._set_stage(version, "gone")
                     return
             rule = self._parts.rule(version.role) or UpstreamRotation()
+            # Without overlap it ended when the next one was made, and one end may be everybody's.
+            is_implied = not issuer.capabilities.overlap and await self._is_followed(version)
             while True:
-                seen = await self._prover.end(issuer, version, credential, None, rule.prove_within)
+                seen = await self._prover.end(
+                    issuer, version, credential, None, rule.prove_within, is_implied=is_implied
+                )
                 if isinstance(seen, Proof):
                     await self._parts.vault(version.role).drop(version.role, version.version)
                     await self._set_stage(version, "gone")
@@ -187,6 +204,13 @@ class Emergency:
                 await self._sleep(seen.seconds)
         except AgentsError as error:
             told.append({**name, "proved": False, "note": str(error)})
+        except Exception as error:  # noqa: BLE001  one issuer must not keep the others from it
+            told.append({**name, "proved": False, "note": f"unexpected {type(error).__name__}"})
+
+    async def _is_followed(self, version: Version) -> bool:
+        """Tell whether its issuer made another one for the role, which is current."""
+        current = await anyio.to_thread.run_sync(self._parts.store.current, version.role)
+        return current is not None and current.issuer == version.issuer
 
     async def _end_late(self, version: Version) -> None:
         """End what an issuer made long after it was asked, when nobody waited any more."""

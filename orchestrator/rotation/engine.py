@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -266,6 +267,8 @@ class Engine:
             RotationBusyError: That is under way.
             RotationError: It cannot be replaced.
         """
+        # First of all: a token that is being replaced is one of two.
+        await anyio.to_thread.run_sync(self._store.require_free, role, purpose, agent)
         if purpose == "agent":
             old = await self._token_of(role, agent)
         else:
@@ -329,11 +332,24 @@ class Engine:
             return
         found = await anyio.to_thread.run_sync(self._store.unfinished)
         mine = [one for one in found if (one.role, one.purpose) == (role, "upstream")]
+        if mine and mine[0].old and mine[0].state is not State.HELD:
+            # It may need what waits for this: whoever has a change's turn must not wait for it.
+            raise RotationError(
+                f"the credential of {role} has ended; rotation {mine[0].id} replaces it",
+                hint=f"`agents rotate status {mine[0].id}` tells how far it is.",
+            )
         # As if there were none: no instance works with one that has ended.
         rotation = (
             mine[0] if mine else await self._begin(role, "upstream", "", "", reason="first", by="")
         )
-        rotation = await self.wait(rotation.id)
+        async with aclosing(self.follow(rotation.id)) as changes:
+            async for rotation in changes:
+                if rotation.tries > 1 and rotation.state is not State.HELD:
+                    # It goes on; meanwhile the role says what is wrong.
+                    raise RotationError(
+                        f"role {role} waits for its first credential: {rotation.error}",
+                        hint=f"`agents rotate resume {rotation.id}` tries at once.",
+                    )
         if rotation.state is State.HELD:
             raise RotationError(
                 f"role {role} waits for its first credential: {rotation.held_for}",
@@ -440,6 +456,9 @@ class Engine:
                 self._worker.fenced.set()
             except AgentsError as error:
                 self._alarm("rotation.tick", str(error))
+            except Exception as error:  # noqa: BLE001  it must not take all rotations along
+                self._alarm("rotation.tick", f"unexpected {type(error).__name__}")
+            self._agents.drop_untaken()
             await self._sleep(seconds)
 
     async def _sleep(self, seconds: float) -> None:

@@ -38,24 +38,43 @@ class Parts:
     fingerprint_key: bytes
 
 
+def _ignore(_: str) -> None:
+    """Tell nobody."""
+
+
 @final
 class Turn:
-    """One role at a time changes its upstream credential."""
+    """One role at a time changes its upstream credential; whoever asked first is next.
+
+    Attributes:
+        holder: Whose turn it is; empty if nobody's.
+        on_free: Is told, one after the other, of those who asked in vain, when nobody has it.
+    """
 
     def __init__(self) -> None:
         """Begin with nobody's turn."""
         self.holder: str = ""
+        self.on_free: Callable[[str], None] = _ignore
+        self._waiting: dict[str, None] = {}
 
     def take(self, rotation_id: str) -> bool:
         """Take the turn, if nobody has it; tells whether it is this one's."""
         if not self.holder:
             self.holder = rotation_id
-        return self.holder == rotation_id
+        if self.holder != rotation_id:
+            self._waiting[rotation_id] = None
+            return False
+        _ = self._waiting.pop(rotation_id, None)
+        return True
 
     def give_back(self, rotation_id: str) -> None:
         """Let others have it."""
+        _ = self._waiting.pop(rotation_id, None)
         if self.holder == rotation_id:
             self.holder = ""
+            waiting, self._waiting = self._waiting, {}
+            for one in waiting:
+                self.on_free(one)
 
 
 @final

@@ -23,7 +23,8 @@ from orchestrator.rotation.states import Hold, Move, Outcome, Stage, Wait
 from orchestrator.rotation.store import Version
 
 MOST_ATTEMPTS: Final = 5
-TURN_SECONDS: Final = 5.0
+# Whoever gives the turn back wakes those who wait; this is for a wake that got lost.
+TURN_SECONDS: Final = 60.0
 
 
 def name_of(role: str, rotation_id: str, attempt: int) -> str:
@@ -131,7 +132,8 @@ class Maker:
             return Move(State.STAGED)
         life = minted.expires_at - self._parts.clock.now()
         is_short = life < self._known.rule(rotation).every * 0.9
-        error = f"it lives for {life}, shorter than planned" if is_short else ""
+        shown = timedelta(seconds=round(life.total_seconds()))
+        error = f"it lives for {shown}, shorter than planned" if is_short else ""
         return Move(State.STAGED, error=error, alarm=is_short)
 
     async def _look(self, rotation: Rotation, row: Version, issuer: Issuer) -> Outcome:

@@ -94,7 +94,11 @@ class Prover:
         if not case.asked:
             held = await self._ask(case, issuer, version, can_look=can.probes and bool(credential))
             if held is not None:
-                return held
+                # Unless the person has done it already, which a look may tell.
+                seen = await issuer.probe(credential) if can.probes and credential else None
+                if seen is not Verdict.REFUSED:
+                    return held
+                case.asked = True
         if not can.probes or credential is None:
             note = NOT_PROVED if not can.probes else "not proved: its texts were lost"
             self.forget(version.version)
@@ -112,7 +116,10 @@ class Prover:
                 raise
             return None
         if ending is Ending.BY_PERSON:
-            return Hold(f"end {version.version} at {version.issuer}; no request can do it")
+            return Hold(
+                f"end {version.version} at {version.issuer}, as no request can do it; "
+                "`agents rotate approve-revoke` says that it was done"
+            )
         case.asked = True
         case.asked_at = case.asked_at or self._clock.now()
         return None

@@ -110,6 +110,8 @@ def next_look(dues: tuple[Due, ...], now: datetime) -> timedelta:
     """Tell when due times have to be looked at again: every hour, or when the first one comes."""
     longest, shortest = timedelta(hours=1), timedelta(seconds=1)
     waits = [
-        max(_SOONEST_RETRY / 4, due.span / 100) if due.is_due else due.due_at - now for due in dues
+        max(_SOONEST_RETRY / 4, due.span / 100) if due.is_due else due.due_at - now
+        for due in dues
+        if due.is_due or due.due_at > now  # or it is being replaced: nothing to begin
     ]
     return max(shortest, min([longest, *waits]))

@@ -18,7 +18,7 @@ from orchestrator.database import Database, Moment
 from orchestrator.errors import LockHeldError, RotationBusyError, RotationUnknownError
 from orchestrator.model.base import HIDE_INPUT, JsonObject
 from orchestrator.model.names import RoleName
-from orchestrator.model.rotation import FINISHED, Rotation
+from orchestrator.model.rotation import FINISHED, Purpose, Rotation
 from orchestrator.rotation.states import Stage
 
 _METADATA = sql.MetaData()
@@ -138,18 +138,29 @@ class RotationStore:
             try:
                 _ = connection.execute(_ROTATIONS.insert().values(_row(rotation)))
             except IntegrityError:
-                same = (
-                    _ROTATIONS.c.role == rotation.role,
-                    _ROTATIONS.c.purpose == rotation.purpose,
-                    _ROTATIONS.c.agent == rotation.agent,
-                    _ROTATIONS.c.is_open,
-                )
-                found = connection.execute(sql.select(_ROTATIONS.c.id).where(*same)).scalar()
-                whose = rotation.agent or rotation.role
-                raise RotationBusyError(
-                    f"rotation {found} of {whose} ({rotation.purpose}) is under way",
-                    hint=f"`agents rotate status {found}` tells how far it is.",
-                ) from None
+                found = self._find_open(connection, rotation.role, rotation.purpose, rotation.agent)
+                raise _busy(found, rotation.role, rotation.purpose, rotation.agent) from None
+
+    def require_free(self, role: RoleName, purpose: Purpose, agent: str) -> None:
+        """Refuse to go on where a credential is replaced already.
+
+        Raises:
+            RotationBusyError: That is under way.
+        """
+        with self._database.read() as connection:
+            found = self._find_open(connection, role, purpose, agent)
+        if found:
+            raise _busy(found, role, purpose, agent)
+
+    @staticmethod
+    def _find_open(connection: sql.Connection, role: RoleName, purpose: Purpose, agent: str) -> str:
+        same = (
+            _ROTATIONS.c.role == role,
+            _ROTATIONS.c.purpose == purpose,
+            _ROTATIONS.c.agent == agent,
+            _ROTATIONS.c.is_open,
+        )
+        return connection.execute(sql.select(_ROTATIONS.c.id).where(*same)).scalar() or ""
 
     def write(
         self,
@@ -324,6 +335,13 @@ class RotationStore:
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(_VERSIONS.c.asked_at, _VERSIONS.c.version))
             return tuple(_read(row) for row in rows.mappings())
+
+
+def _busy(rotation_id: str, role: RoleName, purpose: Purpose, agent: str) -> RotationBusyError:
+    return RotationBusyError(
+        f"rotation {rotation_id} of {agent or role} ({purpose}) is under way",
+        hint=f"`agents rotate status {rotation_id}` tells how far it is.",
+    )
 
 
 def _row(rotation: Rotation) -> dict[str, object]:

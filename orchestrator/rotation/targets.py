@@ -40,7 +40,7 @@ def choose(dues: Iterable[Due], request: RotateRequest, roles: Sequence[RoleName
     meant = [
         due
         for due in dues
-        if (not request.roles or due.role in request.roles)
+        if (due.role in request.roles if request.roles else due.role in rank)
         and request.purpose in (None, due.purpose)
         and request.agent in (None, due.agent)
         and (due.is_due or not request.due)

@@ -46,7 +46,9 @@ def next_look(waited: timedelta) -> float:
 
 
 def until(moment: datetime | None, clock: Clock, most: float) -> float:
-    """Tell the seconds until a moment, as far as the wall clock is believed."""
+    """Tell the seconds until a moment that was at most so far ahead when it was chosen."""
     if moment is None:
         return 0.0
-    return min(max((moment - clock.now()).total_seconds(), 0.0), most)
+    left = (moment - clock.now()).total_seconds()
+    # More than that is left where the clock was set back: nobody waits for it to come round again.
+    return left if 0.0 < left <= most else 0.0

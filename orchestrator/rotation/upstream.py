@@ -158,10 +158,10 @@ class UpstreamDriver:
         if waited < soak:
             return Wait((soak - waited).total_seconds())
         drain = await self._drain_once(rotation.role)
-        if not drain.left:
+        if not drain.left and not self._is_in_use(rotation.role, rotation.old):
             return Move(State.DRAINED)
         if waited - soak > _LONGEST_DRAIN:
-            return Hold(f"{drain.left} calls to the old instance do not end; they are not cut")
+            return Hold(_busy("old", drain))
         return Wait(next_look(waited - soak))
 
     async def _revoke(self, rotation: Rotation) -> Outcome:
@@ -197,11 +197,12 @@ class UpstreamDriver:
         with suppress(NotRunningError):
             await parts.instances.ready(role, old)
             await parts.instances.switch(role, old)
+            await parts.instances.discard(role)
         drain = await self._drain_once(role)
-        if drain.left:
+        if drain.left or self._is_in_use(role, rotation.new):
             waited = self._elapsed.since(rotation, State.ROLLING_BACK, timedelta())
             if waited >= _LONGEST_DRAIN:
-                return Hold(f"{drain.left} calls to the new instance do not end; they are not cut")
+                return Hold(_busy("new", drain))
             return Wait(next_look(waited))
         return Move(State.ABORTING)
 
@@ -243,6 +244,10 @@ class UpstreamDriver:
         except NotRunningError:
             return Drain(0)
 
+    def _is_in_use(self, role: RoleName, version: str) -> bool:
+        """Tell whether a process lives that was started with it, such as one that is stopped."""
+        return version in self._parts.instances.using(role).values()
+
     async def _note_proof(self, rotation: Rotation, ended: str, proof: receipts.Proof) -> Rotation:
         """Write the proof down before the text is dropped: without it, nobody can look again."""
         body = receipts.with_proof(rotation, ended, receipts.describe(proof))
@@ -265,3 +270,9 @@ class UpstreamDriver:
             ended = "" if kept == rotation.new else rotation.new
             known = receipts.with_proof(rotation, ended, None)
         return receipts.with_orphans(known, orphans)
+
+
+def _busy(which: str, drain: Drain) -> str:
+    if not drain.left:
+        return f"the {which} instance does not end"
+    return f"{drain.left} calls to the {which} instance do not end; they are not cut"

@@ -22,6 +22,7 @@ from typing import Protocol, TypeAlias, cast, final
 
 from supervisor import events
 from supervisor.http import NOT_DONE_YET
+from supervisor.loggers import Handler
 from supervisor.medusa import asyncore_25
 from supervisor.process import Subprocess
 from supervisor.xmlrpc import Faults, RPCError
@@ -258,6 +259,7 @@ class Api:
     def __init__(self, supervisord: Supervisord) -> None:
         """Take over reaping and the delay after a short life."""
         self._supervisord = supervisord
+        Handler.handleError = _lose_line
         self._exits = Exits(supervisord.options)
         supervisord.options.waitpid = self._exits.waitpid
         _subscribe(events.ProcessStateBackoffEvent, self._shorten_delay)
@@ -355,6 +357,13 @@ class Api:
         """Stop all programs side by side; supervisord alone stops one after the other."""
         for group in self._supervisord.process_groups.values():
             group.stop_all()
+
+
+def _lose_line(self: Handler) -> None:
+    """Do without a line that cannot be logged: supervisord's own way is to end on a full disk.
+
+    Source: supervisor 4.3.0, loggers.py (Handler.handleError); it prints to a file on that disk.
+    """
 
 
 def kill_group(group: int, number: int) -> bool:

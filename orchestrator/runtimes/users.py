@@ -200,14 +200,26 @@ def _hand_over(path: Path, user: int, group: int) -> None:
         if facts.st_uid != user:
             for _, folders, files, here in os.fwalk(".", dir_fd=descriptor, follow_symlinks=False):
                 for name in (*folders, *files):
-                    inner = os.stat(name, dir_fd=here, follow_symlinks=False)
-                    # A second name could be one that somebody gave to a file of another user.
-                    if inner.st_uid == facts.st_uid and (
-                        stat.S_ISDIR(inner.st_mode) or inner.st_nlink == 1
-                    ):
-                        os.chown(name, user, group, dir_fd=here, follow_symlinks=False)
+                    _give(name, here, facts.st_uid, (user, group))
         os.fchown(descriptor, user, group)
         os.fchmod(descriptor, PRIVATE_DIRECTORY)
+    finally:
+        os.close(descriptor)
+
+
+def _give(name: str, here: int, before: int, after: tuple[int, int]) -> None:
+    """Give a file or directory to a user if it is still the earlier one's; links stay as they are.
+
+    Looked at and given by one descriptor: what is left of the earlier user may be awake, and put
+    something else there in between.
+    """
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+    try:
+        facts = os.fstat(descriptor)
+        # A second name could be one that somebody gave to a file of another user.
+        is_alone = stat.S_ISDIR(facts.st_mode) or facts.st_nlink == 1
+        if facts.st_uid == before and is_alone and not stat.S_ISLNK(facts.st_mode):
+            os.chown(f"/proc/self/fd/{descriptor}", *after)
     finally:
         os.close(descriptor)
 

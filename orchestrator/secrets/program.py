@@ -75,7 +75,7 @@ def run(task: Task) -> str:
         SecretStoreUnavailableError: It cannot be started or trusted, took too long, wrote too
             much or no text, or ended with another status than 0; then with its last words.
     """
-    _check_program(task)
+    check_program(task.name, Path(task.argv[0]))
     heard = _Heard()
     with _started(task) as process:
         ended = _talk(task, process, heard)
@@ -93,27 +93,34 @@ def run(task: Task) -> str:
     return text
 
 
-def _check_program(task: Task) -> None:
-    """Refuse a program that somebody else could replace: it would tell the secret, or get one."""
-    path = Path(task.argv[0])
+def check_program(name: str, path: Path) -> None:
+    """Refuse a program that somebody else could replace: it would tell the secret, or get one.
+
+    Args:
+        name: What errors call it.
+        path: The program, absolute.
+
+    Raises:
+        SecretStoreUnavailableError: It cannot be run, or must not be trusted.
+    """
     try:
         facts = path.stat()
         # A link is as good as the directories that it is in and leads to.
         parents = {place: place.stat() for place in (path.parent, path.resolve().parent)}
     except OSError as error:
         raise SecretStoreUnavailableError(
-            f"{task.name}: {path} cannot be run: {(error.strerror or 'no such file').lower()}"
+            f"{name}: {path} cannot be run: {(error.strerror or 'no such file').lower()}"
         ) from error
     if not stat.S_ISREG(facts.st_mode) or not os.access(path, os.X_OK):
         raise SecretStoreUnavailableError(
-            f"{task.name}: {path} cannot be run: not a program", hint=f"chmod u+x {path}"
+            f"{name}: {path} cannot be run: not a program", hint=f"chmod u+x {path}"
         )
     for place, about in {path: facts, **parents}.items():
         writer = who_may_write(about)
         # In a directory such as /tmp nobody can replace another user's file.
         if writer and not (place != path and about.st_mode & stat.S_ISVTX):
             raise SecretStoreUnavailableError(
-                f"{task.name}: {path} could be replaced: {writer} may write {place}",
+                f"{name}: {path} could be replaced: {writer} may write {place}",
                 hint=f"chmod go-w {place}",
             )
 
@@ -240,6 +247,9 @@ def _fail(task: Task, heard: _Heard, what: str) -> NoReturn:
     values = [*map(SecretStr, [output, *told]), *task.secrets.values()]
     values += [task.stdin] if task.stdin is not None else []
     lines = heard.words[-_WORDS_BYTES:].decode(errors="replace").splitlines()
+    if len(heard.words) >= _WORDS_BYTES:
+        # Its beginning is gone, and half a secret is not known as one.
+        _ = lines.pop(0)
     words = next((line for line in reversed(lines) if line.strip()), "")
     words = redact(words, [each for each in values if len(each) >= _SHORTEST])
     shown = "".join(letter if letter.isprintable() else " " for letter in words)[:_SHOWN]

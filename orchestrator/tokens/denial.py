@@ -46,7 +46,7 @@ class Denial:
 
 
 def name_token(issuer: str, kind: Literal["jti", "text"], text: str) -> TokenId:
-    """Name an access token by a hash of its `jti`, or of its whole text where it has none."""
+    """Name an access token by a hash of its `jti`, or of what is signed where it has none."""
     digest = hashlib.sha256(f"{issuer}\n{kind}\n{text}".encode()).hexdigest()
     return TokenId(f"jwt-{digest[:16]}")
 

@@ -114,12 +114,10 @@ class TokenDesk:
         """
         now = self._clock.now()
         denial = make_denial(self._auth, now, token_id=token_id, jti=jti, subject=subject)
-        try:
-            self._store.deny(denial)
-        finally:
-            # Even when the disk fails: whoever denies a token must not leave it open.
-            if self._access is not None:
-                self._access.deny(denial)
+        # In memory first: neither a full disk nor one that is waited for may leave a token open.
+        if self._access is not None:
+            self._access.deny(denial)
+        self._store.deny(denial)
         return denial
 
     def issue(
@@ -136,7 +134,7 @@ class TokenDesk:
         Raises:
             SettingsError: Static tokens are for this machine alone.
         """
-        if self._auth.mode == "oauth" and agent != WORKSTATION:
+        if not self.issues_to(agent):
             raise SettingsError(
                 "agents get their tokens from the identity provider here",
                 hint="`auth:` in agents.yaml says so.",
@@ -144,6 +142,10 @@ class TokenDesk:
         record, text = self._store.issue(agent, role, ttl, rotation=rotation)
         self._index.add(record)
         return record, text
+
+    def issues_to(self, agent: AgentName) -> bool:
+        """Tell whether an agent gets its tokens here, not from an identity provider."""
+        return self._auth.mode != "oauth" or agent == WORKSTATION
 
     def overlap(self, new: TokenId, old: TokenId, retire_at: datetime) -> None:
         """Let the new token of a rotation count, and the old one go on until a moment."""

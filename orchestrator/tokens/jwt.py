@@ -241,7 +241,8 @@ class OAuthTokens:
         token_id = (
             name_token(self._issuer, "jti", jti)
             if isinstance(jti, str)
-            else name_token(self._issuer, "text", text)
+            # Without its signature: of one good signature others can be made.
+            else name_token(self._issuer, "text", text.rpartition(".")[0])
         )
         known = self._agent_of(subject, claims.get("client_id"))
         principal = Principal(

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import os
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -73,6 +74,9 @@ class TokenIndex:
         self.on_closed: Callable[[TokenId], None] = _ignore
         self._clock = clock
         self._records: dict[TokenId, TokenRecord] = {}
+        self._lock = threading.Lock()
+        # What ended for good. A rotation may have read its rows just before that.
+        self._ended: set[TokenId] = set()
         self._used: dict[TokenId, datetime] = {}
         self._reported: dict[TokenId, datetime] = {}
         # By the hash of a whole header: what it was verified to be. Tokens themselves are not kept.
@@ -94,12 +98,17 @@ class TokenIndex:
                 self.on_closed(token_id)
 
     def add(self, record: TokenRecord) -> None:
-        """Accept one token more."""
-        self._records[record.id] = record
+        """Accept one token more, or another record of it; never one that was removed."""
+        with self._lock:
+            if record.id not in self._ended:
+                self._records[record.id] = record
 
     def remove(self, token_id: TokenId) -> None:
-        """Refuse a token from now on, and end what it has opened."""
-        if self._records.pop(token_id, None) is not None:
+        """Refuse a token from now on and for good, and end what it has opened."""
+        with self._lock:
+            self._ended.add(token_id)
+            was_known = self._records.pop(token_id, None) is not None
+        if was_known:
             self.on_closed(token_id)
 
     def verify_header(self, value: bytes, audience: RoleName) -> Principal:

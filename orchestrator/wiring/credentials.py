@@ -39,6 +39,7 @@ from orchestrator.rotation.ports import Issuer, Vault
 from orchestrator.rotation.store import RotationStore
 from orchestrator.rotation.vaults.elsewhere import vault_elsewhere
 from orchestrator.rotation.vaults.encrypted import EncryptedVault, load_key, parse_key
+from orchestrator.rotation.vaults.moved import MovedVault
 from orchestrator.rotation.vaults.secrets_manager import AwsVault
 from orchestrator.secrets.aws_client import AwsClient
 from orchestrator.secrets.resolve import SecretResolver
@@ -102,6 +103,8 @@ class Makers:
     def vault(self, role: RoleName) -> Vault:
         """Give the place where a role's credentials are kept.
 
+        What was kept in the project's own vault before the role got another issuer is found there.
+
         Raises:
             RotationUnknownError: Its store is not known.
             SecretStoreUnavailableError: The same.
@@ -111,14 +114,14 @@ class Makers:
         name = None if upstream is None else upstream.issuer
         settings = None if name is None else self._state.state.credentials.issuers.get(name)
         if isinstance(settings, AwsSmIssuer):
-            return AwsVault(self._aws_client(settings.store), settings.secret)
+            return self._moved(AwsVault(self._aws_client(settings.store), settings.secret))
         keep = None
         if isinstance(settings, CommandIssuer | ManualIssuer | WalletSuiteIssuer):
             keep = settings.keep
         if keep is None:
-            return EncryptedVault(self._paths.vault, self._vault_key)
+            return self._own()
         accounts = self._accounts()
-        return vault_elsewhere(
+        elsewhere = vault_elsewhere(
             keep,
             {
                 name: self._vault_client(name)
@@ -131,6 +134,13 @@ class Makers:
                 if isinstance(account, AwsAccount)
             },
         )
+        return self._moved(elsewhere)
+
+    def _own(self) -> EncryptedVault:
+        return EncryptedVault(self._paths.vault, self._vault_key)
+
+    def _moved(self, now: Vault) -> Vault:
+        return MovedVault(now, self._own())
 
     def _settings(self, name: str) -> IssuerSettings:
         settings = self._state.state.credentials.issuers.get(name)

@@ -108,6 +108,7 @@ class Daemon:
         self._engine: Engine | None = None
         self._engine_open = anyio.Event()
         self._overview: Overview | None = None
+        self._access_note = ""
 
     async def run(self) -> None:
         """Work until SIGTERM; the instances run on."""
@@ -274,7 +275,7 @@ class Daemon:
         desk = TokenDesk(store, index, self._clock, self._paths.tokens)
         access = None
         if listening is not None:
-            access = open_access(listening.auth, index, self._clock)
+            access = open_access(listening.auth, index, self._clock, self._note_access)
             desk.attend(listening.auth, access)
         settings = GatewaySettings(
             version=version("bandmaster"),
@@ -296,7 +297,7 @@ class Daemon:
         # The desk works in threads; the requests that a revocation ends belong to the event loop.
         cut = index.on_closed
         index.on_closed = lambda token_id: anyio.from_thread.run_sync(cut, token_id)
-        desk.count_open = gateway.open_of
+        desk.count_open = lambda token_id: anyio.from_thread.run_sync(gateway.open_of, token_id)
         engine = open_engine(
             makers=Makers(self._paths, self._state, self._owners, self._resolver, self._clock),
             store=RotationStore(store.database, self._clock),
@@ -358,8 +359,15 @@ class Daemon:
             await self._overview.look()
         self._reconciler.touch()
 
+    def _note_access(self, text: str) -> None:
+        self._access_note = text
+        self._reconciler.touch()
+
     def _report_credentials(self) -> CredentialsReport:
-        return CredentialsReport() if self._overview is None else self._overview.report
+        report = CredentialsReport() if self._overview is None else self._overview.report
+        if not self._access_note:
+            return report
+        return report.model_copy(update={"notes": (*report.notes, self._access_note)})
 
     async def _rotate(self, engine: "Engine") -> None:
         """Keep the rotation engine at work; without a disk it is tried again."""

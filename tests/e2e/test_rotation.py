@@ -6,6 +6,8 @@ import base64
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.e2e.conftest import Object, Project
 
+AGENTS: Final = str(Path(sys.executable).with_name("agents"))
 SERVERS: Final = Path(__file__).parents[1] / "servers"
 ROLES: Final = ("low", "middle", "high")
 
@@ -211,6 +214,41 @@ def test_nobody_notices_that_credentials_are_replaced(rotating: Project) -> None
     assert len(project.processes()) == 3 + 2
 
 
+def test_calls_wait_where_credentials_do_not_overlap(bare: Project) -> None:
+    """If a new key ends the old one, calls wait while it is replaced, and none of them fails."""
+    fill(bare)
+    settings = (bare.root / "agents.yaml").read_text()
+    settings = settings.replace("overlap: true", "overlap: false")
+    _ = bare.write("agents.yaml", settings.replace("    env:\n", "    env:\n      ALONE: 'yes'\n"))
+    _ = bare.agents("up", "-d")
+    before = alive(bare)
+    errands: list[tuple[str, str, Object]] = [
+        *((role, "use", {}) for role in ROLES),
+        ("high", "transfer", {"seconds": 0.3}),
+    ]
+    with calling(bare, *errands) as requests:
+        _ = bare.agents("rotate", "--purpose", "upstream")
+    after = alive(bare)
+    assert sorted(after) == sorted(ROLES)
+    assert not set(before.values()) & set(after.values())
+    assert len(requests) > 20
+
+
+def test_a_credential_whose_role_is_gone(rotating: Project) -> None:
+    """It is told of and left alone, also in the middle of its rotation, until somebody ends it."""
+    project, role = rotating, rotating.root / "roles" / "low.yaml"
+    kept = alive(project)["low"]
+    role.unlink()
+    _ = project.agents("up", "-d")
+    told = project.json("rotate", "status")
+    assert f"low: {kept} still works" in str(told["notes"])
+    _ = project.agents("rotate", "--purpose", "upstream")
+    assert alive(project)["low"] == kept
+    _ = project.agents("revoke-all", "low", "--reason", "its role is gone", "--yes")
+    assert sorted(alive(project)) == ["high", "middle"]
+    assert project.json("rotate", "status")["notes"] == []
+
+
 @pytest.mark.parametrize(
     "when",
     ["mint", "mint-after", "probe", "probe-after", "revoke", "revoke-after"],
@@ -324,7 +362,17 @@ def test_no_credential_is_anywhere_but_where_it_is_used(rotating: Project) -> No
         assert said(call(project, project.url(role), role, "use")).startswith("accepted")
     fill(project, "mint")
     (project.root / "made").rename(project.root / "gone")  # the issuer fails from here on
-    outputs += [project.agents("rotate", "low", "--purpose", "upstream", check=None).stdout]
+    daemon_log = project.state / "logs" / "agentsd.log"
+    with subprocess.Popen(
+        [AGENTS, "rotate", "low", "--purpose", "upstream"],
+        cwd=project.root,
+        env=project.env,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as rotate:
+        project.wait(lambda: "rotation.tried" in daemon_log.read_text())
+        rotate.terminate()
+        outputs += [rotate.communicate()[1]]
     (project.root / "gone").rename(project.root / "made")
     for words in (
         ["status", "--json"],

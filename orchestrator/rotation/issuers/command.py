@@ -27,6 +27,7 @@ from orchestrator.rotation.ports import (
 
 _MOST_FIELDS: Final = 16
 _LONGEST: Final = 64 * 1024
+_DEEPEST: Final = 16
 
 
 @final
@@ -173,14 +174,18 @@ def _is_secret(name: str, fields: Mapping[str, str]) -> bool:
     return len(fields) == 1 or name.lower() not in {"user", "username", "login", "id"}
 
 
-def _holds(value: Json, texts: list[str]) -> bool:
+def _holds(value: Json, texts: list[str], room: int = _DEEPEST) -> bool:
+    """Tell whether a handle holds a secret; one that is too deep to look at may."""
+    if not room:
+        return True
     match value:
         case str():
             return any(text in value for text in texts)
         case dict():
-            return any(_holds(part, texts) for part in (*value.keys(), *value.values()))
+            parts = (*value.keys(), *value.values())
+            return any(_holds(part, texts, room - 1) for part in parts)
         case list():
-            return any(_holds(part, texts) for part in value)
+            return any(_holds(part, texts, room - 1) for part in value)
         case _:
             return False
 
@@ -193,6 +198,6 @@ def _moment(value: Json) -> datetime | str | None:
         return ""
     try:
         moment = datetime.fromisoformat(value)
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo is not None else ""
+    except (ValueError, OverflowError):
         return ""
-    return moment.astimezone(UTC) if moment.tzinfo is not None else ""

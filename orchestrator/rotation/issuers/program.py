@@ -7,17 +7,19 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Final, final
 
 import anyio
 from anyio.abc import ByteSendStream, Process
 from pydantic import SecretStr
 
-from orchestrator.errors import ProtocolError
+from orchestrator.errors import ProtocolError, SecretStoreUnavailableError
 from orchestrator.model.base import JsonObject
 from orchestrator.model.names import SecretName
 from orchestrator.model.secret import SecretRef
 from orchestrator.protocol import jsonrpc
+from orchestrator.secrets.program import check_program
 
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Source: sysexits.h, EX_TEMPFAIL.
@@ -72,6 +74,7 @@ class Surroundings:
             ProgramError: It could not be run, ended badly, took too long, or gave no answer.
         """
         argv = [self.fill(word) for word in command]
+        _check(argv[0])
         resolved = await self.resolve(self.secrets)
         env: dict[str, str] = {
             "PATH": SYSTEM_PATH,
@@ -80,18 +83,45 @@ class Surroundings:
         }
         env |= {name: self.fill(value) for name, value in self.env.items()}
         env |= {name: value.get_secret_value() for name, value in resolved.items()}
-        status, output = await _run(argv, env, jsonrpc.encode(question), self.timeout)
+        try:
+            status, output = await _run(argv, env, jsonrpc.encode(question), self.timeout)
+        except ProgramError as error:
+            text = f"{_shown(argv, question)} {error}"
+            raise ProgramError(text, was_refused=error.was_refused) from error.__cause__
+        if status == NOTHING_DONE:
+            text = f"{_shown(argv, question)} ended with status {status}: nothing was done"
+            raise ProgramError(text, was_refused=True)
         if status:
-            raise ProgramError(
-                f"{argv[0]} ended with status {status}", was_refused=status == NOTHING_DONE
-            )
+            text = f"{_shown(argv, question)} ended with status {status}; its stderr is not kept"
+            raise ProgramError(text, was_refused=False)
         try:
             answer = jsonrpc.decode(output)
         except ProtocolError:
             answer = None
         if not isinstance(answer, dict):
-            raise ProgramError(f"{argv[0]} answered with no JSON object", was_refused=False)
+            text = f"{_shown(argv, question)} answered with no JSON object"
+            raise ProgramError(text, was_refused=False)
         return answer
+
+
+def _shown(argv: list[str], question: JsonObject) -> str:
+    """Name a program with its script, if it has one, and what it was asked."""
+    script = [word for word in argv[1:] if word.startswith("/")][:1]
+    return f"{question.get('verb', 'asked')}: {' '.join([argv[0], *script])}"
+
+
+def _check(program: str) -> None:
+    """Refuse a program that somebody else could replace.
+
+    Raises:
+        ProgramError: It is one, or cannot be run.
+    """
+    # What is named without a place is looked for where root alone puts programs.
+    if program.startswith("/"):
+        try:
+            check_program("the program", Path(program))
+        except SecretStoreUnavailableError as error:
+            raise ProgramError(str(error), was_refused=True) from None
 
 
 async def _run(
@@ -104,18 +134,16 @@ async def _run(
         )
     except OSError as error:
         reason = error.strerror or "unknown"
-        raise ProgramError(f"{argv[0]} cannot be run: {reason}", was_refused=True) from error
+        raise ProgramError(f"cannot be run: {reason}", was_refused=True) from error
     try:
         with anyio.fail_after(timeout.total_seconds()):
             output = await _talk(process, question)
             if len(output) > _LIMIT_BYTES:
-                raise ProgramError(f"{argv[0]} answered with too much", was_refused=False)
+                raise ProgramError("answered with too much", was_refused=False)
             return await process.wait(), output
     except TimeoutError:
         seconds = timeout.total_seconds()
-        raise ProgramError(
-            f"{argv[0]} gave no answer within {seconds:g} s", was_refused=False
-        ) from None
+        raise ProgramError(f"gave no answer within {seconds:g} s", was_refused=False) from None
     finally:
         with anyio.CancelScope(shield=True):
             await _end(process)

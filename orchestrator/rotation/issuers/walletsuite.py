@@ -166,9 +166,9 @@ def _word(value: Json, form: re.Pattern[str]) -> str:
 def _moment(value: Json) -> datetime | None:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
+        return moment.astimezone(UTC) if moment is not None and moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
         return None
-    return moment.astimezone(UTC) if moment is not None and moment.tzinfo is not None else None
 
 
 def _below(home: Path, path: str) -> str | None:

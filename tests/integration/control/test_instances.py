@@ -174,6 +174,18 @@ async def test_a_version_that_is_not_there(project: Project) -> None:
         assert control.instances.using(READER) == {G1: "v1"}
 
 
+async def test_a_lane_begun_in_a_rotation(project: Project) -> None:
+    """A process that the old generation gets after the promotion has the old credential, too."""
+    async with started(project, sharing="per-agent") as control:
+        await control.instances.ready(READER, "v2")
+        project.current["reader"] = "v2"
+        control.reconciler.note_wanted(READER, "legacy", "alice")
+        await control.until(lambda: control.plane.routes[READER].lanes)
+        (lane,) = control.plane.routes[READER].lanes
+        assert lane.workload.startswith(f"{G1}.")
+        assert version_in(lane.pid) == "v1"
+
+
 async def test_a_role_without_a_credential_is_blocked(project: Project) -> None:
     """A role whose first credential is not there yet says so, and starts when it is."""
     project.withheld.add("")

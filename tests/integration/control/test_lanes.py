@@ -281,25 +281,35 @@ async def test_an_idle_lane_ends(project: Project, servers: Callable[[], list[in
     """A lane that nobody calls ends after a while, and one that is used does not."""
     async with project.control(lane_idle=SOON) as control:
         pid = await control.start(project.spec(sharing="per-agent"))
-        for owner in ("alice", "bob"):
-            control.reconciler.note_wanted(READER, "legacy", owner)
-        _, bob = (
-            await until_lane(control, "legacy", "alice"),
-            await until_lane(control, "legacy", "bob"),
-        )
+        control.reconciler.note_wanted(READER, "legacy", "bob")
+        bob = await until_lane(control, "legacy", "bob")
         async with anyio.create_task_group() as group:
 
             async def call() -> None:
-                await control.plane.call("reader legacy bob", "spin", {"seconds": "1.5"})
+                await control.plane.call("reader legacy bob", "hold", {})
 
             group.start_soon(call)
+            # Not at once: one that is idle for as long as its start takes would never be ready.
+            control.reconciler.note_wanted(READER, "legacy", "alice")
+            _ = await until_lane(control, "legacy", "alice")
             await control.until(lambda: lane(control, "legacy", "alice") is None)
             await control.until(lambda: sorted(servers()) == sorted([pid, bob.pid]))
             assert lane(control, "legacy", "bob") == bob
+            group.cancel_scope.cancel()
         await control.until(lambda: servers() == [pid])
         assert control.role().lanes == ()
         control.reconciler.note_wanted(READER, "legacy", "bob")
         assert (await until_lane(control, "legacy", "bob")).pid != bob.pid
+
+
+async def test_a_slow_lane_is_not_idle(project: Project) -> None:
+    """A lane that takes longer to start than it may be idle is there for who waits for it."""
+    async with project.control(lane_idle=timedelta(milliseconds=1)) as control:
+        _ = await control.start(project.spec(sharing="per-agent"))
+        control.plane.events.clear()
+        control.reconciler.note_wanted(READER, "legacy", "alice")
+        name = f"reader legacy alice: reader.scripted.g1.{lane_part('legacy', 'alice')}"
+        await control.until(lambda: any(name in event for event in control.plane.events))
 
 
 async def test_lanes_end_with_their_generation(

@@ -136,7 +136,7 @@ async def test_a_token_by_hand_is_all_of_the_output(
     assert out.startswith("mga_")
     assert out.count("\n") == 1
     assert out.strip() not in err
-    assert "ends when the new one is in use" in err
+    assert "works until the new one is in use" in err
 
 
 @pytest.mark.parametrize(
@@ -457,6 +457,14 @@ def test_receipts_are_facts_below_each_other() -> None:
 
 
 # In an emergency.
+
+
+def test_revoke_all_where_nothing_runs(tmp_path: Path) -> None:
+    """In an emergency the error says what works without a daemon."""
+    (tmp_path / "roles").mkdir()
+    with pytest.raises(NotRunningError) as caught:
+        revoke_all(tmp_path, ("treasury",), everything=False, reason="x", yes=True, as_json=False)
+    assert "agents token revoke" in str(caught.value.hint)
 
 
 async def test_revoke_all_prints_its_receipt(

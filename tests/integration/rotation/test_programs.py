@@ -175,6 +175,8 @@ WRONG_ANSWERS: dict[str, object] = {
     "no moment": {"secret": CANARY, "expiresAt": "tomorrow"},
     "no zone": {"secret": CANARY, "expiresAt": "2030-01-02T03:04:05"},
     "a number as a moment": {"secret": CANARY, "expiresAt": 7},
+    "before all time": {"secret": CANARY, "expiresAt": "0001-01-01T00:00:00+14:00"},
+    "too deep": {"secret": CANARY, "handle": {"a": json.loads("[" * 400 + "]" * 400)}},
 }
 
 
@@ -188,14 +190,26 @@ async def test_an_answer_that_is_no_credential_is_uncertain(make: Make, answer: 
 
 async def test_a_program_that_surely_did_nothing(make: Make, tmp_path: Path) -> None:
     """Status 75, a program that is not there, and a variable that is missing made nothing."""
-    with pytest.raises(IssuerError, match="75"):
+    told_of = f"mint: {re.escape(f'{sys.executable} {PROGRAM}')} ended with status 75"
+    with pytest.raises(IssuerError, match=told_of):
         _ = await make("refuses").mint(NAME, ROLE, DAY)
-    with pytest.raises(IssuerError, match="cannot be run"):
+    with pytest.raises(IssuerError, match="nothing cannot be run"):
         _ = await make("answers", run=["{project}/nothing"]).mint(NAME, ROLE, DAY)
     (tmp_path / "notes").unlink()
     with pytest.raises(IssuerError, match="MISSING"):
         _ = await make("answers", secrets={"A": "env:MISSING"}).mint(NAME, ROLE, DAY)
     assert not (tmp_path / "notes").exists()
+
+
+async def test_a_program_that_others_could_replace(make: Make, tmp_path: Path) -> None:
+    """It would be given the secrets of the issuer, so it is not run."""
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o777)
+    issuer = make("answers", run=[str(program)], secrets={"ADMIN": "env:ADMIN"})
+    with pytest.raises(IssuerError, match="could be replaced"):
+        _ = await issuer.mint(NAME, ROLE, DAY)
+    assert not (tmp_path / "ran").exists()
 
 
 async def test_a_program_need_not_read(make: Make) -> None:

@@ -208,6 +208,29 @@ async def test_what_an_earlier_user_left_changes_hands(
         assert outside.stat().st_uid == 0
 
 
+async def test_nothing_that_was_put_there_meanwhile_changes_hands(
+    running: "Project", accounts: tuple[Account, Account], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier user's process swaps in while its files are given away stays whose it is."""
+    ann, bob = accounts
+    home, outside = running.root / "homes" / "ann", running.root / "outside"
+    make_role_directory(home, ann, running.root)
+    outside.write_text("root's")
+    (home / "note").write_text("a note")
+    os.chown(home / "note", ann.user, ann.group)
+    give = os.chown
+
+    def swap(path: str, *given: int, **options: object) -> None:
+        (home / "note").unlink(missing_ok=True)
+        (home / "note").hardlink_to(outside)
+        give(path, *given, **options)
+
+    monkeypatch.setattr(os, "chown", swap)
+    make_role_directory(home, bob, running.root)
+    assert (home / "note").samefile(outside)
+    assert outside.stat().st_uid == 0
+
+
 def test_only_what_has_to_be_passed_is_opened(
     accounts: tuple[Account, Account], directory: Path
 ) -> None:

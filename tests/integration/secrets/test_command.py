@@ -168,6 +168,15 @@ def test_an_error_quotes_the_last_words_without_secrets(project: Project) -> Non
     assert "was ended by signal 9" in project.failure(shell("kill -9 $$"))
 
 
+def test_a_line_whose_beginning_is_lost_is_not_quoted(project: Project) -> None:
+    """Of what a program wrote only the end is kept; it may begin in the middle of a secret."""
+    secret = "".join(f"{number:04}-" for number in range(1200))
+    _ = project.write(".agents/pin", f"{secret}\n")
+    script = "import sys; sys.exit('no access for ' + sys.stdin.read())"
+    found = project.failure(python(script, stdin="file:{state}/pin"))
+    assert found.endswith("ended with status 1 | None")
+
+
 def test_values_that_were_resolved_before_are_hidden_too(project: Project) -> None:
     """A program may know a value that another reference gave; it is hidden in its last words."""
     assert project.value("env:A", {"A": "canary-from-elsewhere"})

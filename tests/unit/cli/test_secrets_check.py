@@ -136,3 +136,18 @@ def test_no_secrets_at_all(project: Path, capsys: pytest.CaptureFixture[str]) ->
     check(project, (), as_json=False)
     assert capsys.readouterr().out == "no secrets\n"
     assert not (project / ".agents").exists()
+
+
+def test_issuers_are_checked(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a program that makes credentials needs is looked up like what roles need."""
+    role(project, "clerk", "TILL: env:A")
+    _ = (project / "agents.yaml").write_text(
+        "issuers:\n"
+        "  till: {kind: command, run: [/bin/true], overlap: true, revoke: api,\n"
+        "         secrets: {ADMIN: env:A, OTHER: env:NOWHERE}}\n"
+    )
+    with pytest.raises(SecretNotFoundError, match="issuer till: OTHER"):
+        check(project, (), as_json=True)
+    rows = rows_of(capsys.readouterr().out)
+    found = {row["variable"]: row["state"] for row in rows if row["role"] == "issuer till"}
+    assert found == {"ADMIN": "found", "OTHER": "missing"}

@@ -340,13 +340,39 @@ def test_what_follows_from_an_issuer_is_told(root: Path, role: Replace) -> None:
     clerk = project.roles[RoleName("clerk")]
     assert rotation_notes(clerk, project.settings.issuers) == (
         "clerk: issuer keys knows no overlap: calls wait, up to 20s, at each rotation",
-        "clerk: issuer keys cannot tell what is accepted: a person has to confirm each end",
+        (
+            "clerk: issuer keys cannot tell what is accepted: old ones are ended, "
+            "and not proved dead"
+        ),
     )
     able = CommandIssuer(kind="command", run=("/k",), overlap=True, revoke="api", probes=True)
     assert rotation_notes(clerk, {"keys": able}) == ()
     by_hand = able.model_copy(update={"revoke": "manual"})
     (told,) = rotation_notes(clerk, {"keys": by_hand})
-    assert "a person has to end each old credential" in told
+    assert told.endswith("a person has to end each old credential")
+    blind = by_hand.model_copy(update={"probes": False})
+    (told,) = rotation_notes(clerk, {"keys": blind})
+    assert told.endswith("end each old credential, and to confirm it: nobody else can tell")
+
+
+def test_roles_do_not_share_a_secret_of_aws(root: Path, complaints: Complaints) -> None:
+    """Two roles whose issuer keeps one secret are refused, unless its name has `{role}` in it."""
+    settings = """\
+issuers:
+  both: {kind: aws-sm, secret: SECRET, overlap: false}
+stores:
+  default: {kind: aws, region: eu-central-1}
+"""
+    text = (root / "roles" / "clerk.yaml").read_text()
+    text = text.replace("env:SHOP_TOKEN", "'issued:'\nrotation: {upstream: {issuer: both}}")
+    (root / "roles" / "clerk.yaml").write_text(text)
+    (root / "roles" / "other.yaml").write_text(text.replace("role: clerk", "role: other"))
+    (root / "agents.yaml").write_text(settings.replace("SECRET", "app"))
+    (line,) = complaints()
+    assert line.startswith("roles/other.yaml:")
+    assert "replaces the secret app, as the role clerk does" in line
+    (root / "agents.yaml").write_text(settings.replace("SECRET", "'app/{role}'"))
+    assert complaints() == []
 
 
 def test_names_of_implied_issuers_fit() -> None:

@@ -9,6 +9,7 @@ import anyio
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 from uvicorn import Config
 from uvicorn.server import ServerState
 
@@ -53,22 +54,27 @@ class Transport(asyncio.Transport):
         self.reads = asyncio.Event()
         self.reads.set()
 
+    @override
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Keep it."""
         self.written += bytes(data)
 
+    @override
     def close(self) -> None:
         """End it."""
         self.is_open = False
 
+    @override
     def abort(self) -> None:
         """End it."""
         self.is_open = False
 
+    @override
     def pause_reading(self) -> None:
         """Let what comes wait."""
         self.reads.clear()
 
+    @override
     def resume_reading(self) -> None:
         """Let it come."""
         self.reads.set()
@@ -209,7 +215,8 @@ def test_a_head_is_found_again_with_any_length() -> None:
     longer = text.replace(b": 5", b": 123")
     assert known.find(longer + b"1") == len(longer)
     assert (known.length, known.head.values[b"content-length"]) == (123, b"123")
-    assert (known.head.tool, known.scope["headers"][2]) == ("echo", (b"content-length", b"123"))
+    assert known.head.tool == "echo"
+    assert [*known.scope["headers"]][2] == (b"content-length", b"123")
     assert known.head.raw == known.scope["headers"]
     assert headers[2] == (b"content-length", b"5")
 

@@ -1,5 +1,6 @@
 """How agents get their new tokens."""
 
+import os
 import stat
 import sys
 from pathlib import Path
@@ -28,6 +29,20 @@ open(sys.argv[1], "w").write(text + os.environ["BANDMASTER_AGENT"] + os.environ[
 def deliverer(tmp_path: Path) -> Deliverer:
     """Give one that knows two places."""
     return Deliverer(tmp_path / "state", tmp_path)
+
+
+def test_nobody_who_waits_there_gets_the_token(deliverer: Deliverer, tmp_path: Path) -> None:
+    """What another user put where the token is written first is not written to, nor waited for."""
+    place = tmp_path / f".token.{os.getpid()}.tmp"
+    for make in (lambda: place.write_text("theirs"), lambda: os.mkfifo(place)):
+        _ = make()
+        before = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            deliverer.put(tmp_path / "token", mint().text, None)
+            assert not os.read(before, 100).startswith(b"mga_")
+            assert os.fstat(before).st_ino != (tmp_path / "token").stat().st_ino
+        finally:
+            os.close(before)
 
 
 def test_places(deliverer: Deliverer, tmp_path: Path) -> None:

@@ -31,11 +31,13 @@ from orchestrator.errors import (
     IssuerPersonError,
     IssuerUncertainError,
     LockHeldError,
+    NotRunningError,
     RotationBusyError,
     RotationError,
     RotationUnknownError,
     SecretNotFoundError,
     SecretStoreUnavailableError,
+    SettingsError,
     StateUnwritableError,
     TokenError,
     WorkloadNotReadyError,
@@ -57,6 +59,7 @@ from orchestrator.rotation import making, upstream
 from orchestrator.rotation.delivery import Deliverer
 from orchestrator.rotation.engine import Engine, World
 from orchestrator.rotation.events import Event
+from orchestrator.rotation.known import Turn
 from orchestrator.rotation.ports import (
     WHOLE,
     Capabilities,
@@ -860,6 +863,8 @@ async def test_a_person_makes_the_credential(stages: Stages) -> None:
     assert any(rotation.id in note for note in await stage.engine.notes())
     with pytest.raises(RotationBusyError, match=rotation.id):
         _ = await stage.engine.plan(ROLE, "upstream", reason="again", by="test")
+    with pytest.raises(SettingsError, match="too short"):
+        _ = await stage.engine.provide(rotation.id, SecretStr("pencil"), "ann")
     text = stage.issuer.make(rotation.new).text
     _ = await stage.engine.provide(rotation.id, SecretStr(text), "ann")
     done = await stage.rotate("upstream")
@@ -959,6 +964,17 @@ async def test_the_first_credential(stages: Stages) -> None:
         stage.issuer.minting = ["person"]
         stage.store.set_stages(ROLE, {fresh: "gone"})
         with pytest.raises(RotationError, match="agents rotate provide"):
+            await stage.engine.first(ROLE)
+        group.cancel_scope.cancel()
+
+
+async def test_a_first_credential_that_is_not_made(stages: Stages) -> None:
+    """An issuer that fails and fails: who waits for the first one hears why, while it goes on."""
+    stage = stages.new()
+    stage.issuer.minting = ["error"] * 3
+    async with anyio.create_task_group() as group:
+        await group.start(stage.engine.run)
+        with pytest.raises(RotationError, match="waits for its first credential"):
             await stage.engine.first(ROLE)
         group.cancel_scope.cancel()
 
@@ -1110,7 +1126,7 @@ async def test_two_roles_take_turns(stages: Stages) -> None:
     worker = stage.engine._worker
     worker._tools = replace(worker._tools, pause=pause)
     await stage.engine.drive(first.id)
-    assert waits[0] == 5
+    assert waits[0] == making.TURN_SECONDS
     stage.check_end(stage.store.get(first.id))
 
 
@@ -1151,6 +1167,208 @@ async def test_by_hand(stages: Stages) -> None:
     assert stage.store.get(rotation.id).state is State.DONE
     with pytest.raises(TokenError):
         _ = stage.index.look_by_id(old.id, ROLE)
+
+
+async def test_a_token_by_hand_that_nobody_takes(stages: Stages) -> None:
+    """Whoever asked gets it a moment after the rotation is over, too, and nobody gets it later."""
+    stage = await begin(stages, "agent")
+    for waited, is_there in ((59, True), (61, False)):
+        agent = AgentName(f"nobody{waited}")  # without a token so far: it is over at once
+        rotation = await stage.engine.plan(ROLE, "agent", agent, reason="t", by="test")
+        await stage.engine.drive(rotation.id)
+        assert stage.store.get(rotation.id).state is State.DONE
+        stage.clock.move(waited)
+        assert (stage.engine.take(rotation.id) is not None) == is_there
+        assert stage.engine.take(rotation.id) is None
+
+
+async def test_under_way_comes_before_two_tokens(stages: Stages) -> None:
+    """Who replaces a token that is being replaced is told of that, not of its second token."""
+    stage = await begin(stages, "agent")
+    agent = AgentName("somebody")
+    _ = stage.desk.issue(agent, ROLE, timedelta(days=90))
+    rotation = await stage.engine.plan(ROLE, "agent", agent, reason="t", by="test")
+    _ = stage.desk.issue(agent, ROLE, timedelta(days=90), rotation=rotation.id)
+    with pytest.raises(RotationBusyError, match=rotation.id):
+        _ = await stage.engine.plan(ROLE, "agent", agent, reason="t", by="test")
+
+
+async def test_a_dead_token_is_not_put_back(stages: Stages) -> None:
+    """If the workstation's file gets lost in a rotation, what replaces it stays there."""
+    stage = await begin(stages, "agent")
+    await anyio.to_thread.run_sync(stage.desk.keep_workstation_tokens, [ROLE])
+    path = stage.desk.file_of(ROLE)
+    rotation = await stage.engine.plan(ROLE, "agent", WORKSTATION, reason="t", by="test")
+    pauses = list[float]()
+
+    async def pause(seconds: float, wake: anyio.Event) -> None:
+        if not pauses:
+            path.unlink()
+            await anyio.to_thread.run_sync(stage.desk.keep_workstation_tokens, [ROLE])
+        pauses.append(seconds)
+        await stage.pause(seconds, wake)
+
+    worker = stage.engine._worker
+    worker._tools = replace(worker._tools, pause=pause)
+    await stage.engine.drive(rotation.id)
+    assert stage.store.get(rotation.id).state is State.FAILED
+    assert stage.index.look(path.read_text().strip(), ROLE).agent == WORKSTATION
+    assert [one.agent for one in stage.tokens.load_usable()].count(WORKSTATION) == 1
+    assert not path.with_name(f".{path.name}.old").exists()
+
+
+async def test_a_file_that_lost_both_tokens(stages: Stages) -> None:
+    """A workstation whose old token cannot be put back gets another one at once."""
+    stage = await begin(stages, "agent")
+    await anyio.to_thread.run_sync(stage.desk.keep_workstation_tokens, [ROLE])
+    path = stage.desk.file_of(ROLE)
+    rotation = await stage.engine.plan(ROLE, "agent", WORKSTATION, reason="t", by="test")
+    pauses = list[float]()
+
+    async def pause(seconds: float, wake: anyio.Event) -> None:
+        if not pauses:
+            path.with_name(f".{path.name}.old").unlink()
+            _ = await stage.engine.abort(rotation.id, "ann")
+        pauses.append(seconds)
+        await stage.pause(seconds, wake)
+
+    worker = stage.engine._worker
+    worker._tools = replace(worker._tools, pause=pause)
+    await stage.engine.drive(rotation.id)
+    assert stage.store.get(rotation.id).state is State.FAILED
+    assert stage.index.look(path.read_text().strip(), ROLE).agent == WORKSTATION
+
+
+async def test_a_clock_set_back_does_not_keep_a_try_waiting(stages: Stages) -> None:
+    """The next try comes after minutes, not when the clock is again where it was."""
+    stage = await begin(stages)
+    stage.instances.not_ready = 1
+    rotation = await stage.engine.plan(ROLE, "upstream", reason="t", by="test")
+    was_set = list[datetime]()
+
+    async def pause(seconds: float, wake: anyio.Event) -> None:
+        if stage.store.get(rotation.id).tries and not was_set:
+            was_set.append(stage.clock.time)
+            stage.clock.time -= timedelta(days=60)
+        await stage.pause(seconds, wake)
+
+    worker = stage.engine._worker
+    worker._tools = replace(worker._tools, pause=pause)
+    await stage.engine.drive(rotation.id)
+    assert was_set
+    assert stage.store.get(rotation.id).state is State.DONE
+    assert stage.clock.time < was_set[0] - timedelta(days=59)
+
+
+async def test_roles_follow_each_other_at_once() -> None:
+    """Whoever had the turn wakes those who wait for it, in the order in which they came."""
+    turn, woken = Turn(), list[str]()
+    turn.on_free = woken.append
+    assert [turn.take(name) for name in ("a", "b", "c", "b")] == [True, False, False, False]
+    turn.give_back("c")  # it needs it no more
+    turn.give_back("b")
+    assert not turn.take("d")
+    assert woken == []
+    assert not turn.take("b")
+    turn.give_back("a")
+    assert woken == ["d", "b"]
+    assert turn.take("b")
+
+
+async def test_nothing_is_revoked_that_a_process_has(stages: Stages) -> None:
+    """A role that is being stopped has no drain: its process is waited for all the same."""
+    stage = await begin(stages)
+    old = stage.instances.serving
+    waits = list[float]()
+
+    async def gone(role: RoleName, version: str) -> None:
+        raise NotRunningError(f"{role} is being stopped, and not switched to {version}")
+
+    async def pause(seconds: float, wake: anyio.Event) -> None:
+        waits.append(seconds)
+        if len(waits) > 5:
+            stage.instances.serving = ""
+        await stage.pause(seconds, wake)
+
+    def check(name: str) -> None:
+        assert name != old or old not in stage.instances.using(ROLE).values()
+
+    stage.instances.switch = gone
+    stage.issuer.before_revoke = check
+    worker = stage.engine._worker
+    worker._tools = replace(worker._tools, pause=pause)
+    rotation = await stage.engine.plan(ROLE, "upstream", reason="t", by="test")
+    await stage.engine.drive(rotation.id)
+    assert stage.store.get(rotation.id).state is State.DONE
+    assert len(waits) > 5
+
+
+async def test_an_ended_credential_is_waited_for_by_nobody_with_a_turn(stages: Stages) -> None:
+    """A role whose credential ended while a rotation replaces it does not wait for the rotation."""
+    stage = await begin(stages)
+    stage.instances.is_busy = True
+    rotation = await stage.engine.plan(ROLE, "upstream", reason="t", by="test")
+    moment = (stage.clock.now() - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    _ = stage.raw.execute("UPDATE versions SET expires_at=?", (moment,))
+    stage.engine._running.set()
+    with anyio.fail_after(5), pytest.raises(RotationError, match=f"{rotation.id} replaces it"):
+        await stage.engine.first(ROLE)
+
+
+async def test_a_person_who_ended_it_is_believed_by_looking(stages: Stages) -> None:
+    """Where a person ends credentials and they can be probed, going on means looking."""
+    stage = await begin(stages)
+    stage.issuer.revoking = ["person", "person", "person"]
+    rotation = await stage.rotate("upstream")
+    assert rotation.state is State.HELD
+    _ = await stage.engine.resume(rotation.id, "ann")
+    await stage.engine.drive(rotation.id)
+    assert stage.store.get(rotation.id).state is State.HELD
+    stage.issuer.end(rotation.old)
+    _ = await stage.engine.resume(rotation.id, "ann")
+    await stage.engine.drive(rotation.id)
+    rotation = stage.store.get(rotation.id)
+    assert rotation.state is State.DONE
+    assert rotation.receipt is not None
+    proof = rotation.receipt["proof"]
+    assert isinstance(proof, dict)
+    assert proof["proved"] is True
+
+
+async def test_a_sweep_spares_the_only_one(stages: Stages) -> None:
+    """Without overlap an old one that was not seen dead is not ended again beside its successor."""
+    stage = await begin(stages)
+    stage.issuer.before_revoke = lambda _: None
+    stage.issuer.can = Capabilities(overlap=False, revoke="api", lists=True, probes=True)
+    stage.issuer.revoking = ["error"] * 60
+    _ = await stage.engine.revoke_all([ROLE], reason="a leak", by="ann")
+    stage.issuer.revoking.clear()
+    await stage.engine.reopen(ROLE, "ann")
+    rotation = await stage.engine.plan(ROLE, "upstream", reason="first", by="ann")
+    await stage.engine.drive(rotation.id)
+    ended = list[str]()
+    stage.issuer.before_revoke = ended.append
+    await stage.engine._emergency.sweep()
+    assert ended == []
+    assert [one.version for one in stage.store.alive()] == [stage.store.get(rotation.id).new]
+
+
+async def test_an_emergency_does_not_wait_for_a_rotation(stages: Stages) -> None:
+    """Processes are killed before a rotation is stopped that may hang at a store."""
+    stage = await begin(stages)
+    rotation = await stage.engine.plan(ROLE, "upstream", reason="t", by="test")
+    serving = list[str]()
+    stop = stage.engine._worker.stop
+
+    async def stopping(rotation_id: str) -> None:
+        serving.append(stage.instances.serving)
+        await stop(rotation_id)
+
+    stage.issuer.before_revoke = lambda _: None
+    stage.engine._worker.stop = stopping
+    _ = await stage.engine.revoke_all([ROLE], reason="a leak", by="ann")
+    assert serving == [""]
+    assert stage.store.get(rotation.id).state is State.FAILED
 
 
 async def test_a_busy_old_token_goes_when_the_overlap_is_over(stages: Stages) -> None:
@@ -1207,6 +1425,24 @@ async def test_emergency_in_a_rotation(stages: Stages) -> None:
     assert stage.issuer.live() == set()
     stopped = stage.store.get(rotation.id)
     assert (stopped.state, stopped.error) == (State.FAILED, "ended by revoke-all")
+
+
+async def test_an_emergency_with_a_full_disk(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens are refused and processes ended all the same, and the error says what is missing."""
+    stage = await begin(stages)
+    _, text = stage.desk.issue(AGENT, ROLE, timedelta(days=90))
+
+    def fill(*_: object, **__: object) -> None:
+        raise StateUnwritableError("the disk is full")
+
+    monkeypatch.setattr(stage.tokens, "revoke", fill)
+    with pytest.raises(StateUnwritableError, match="no upstream credential was revoked"):
+        _ = await stage.engine.revoke_all([ROLE], reason="a leak", by="ann")
+    with pytest.raises(TokenError):
+        _ = stage.index.look(text.get_secret_value(), ROLE)
+    assert stage.instances.using(ROLE) == {}
 
 
 async def test_an_emergency_goes_on_later(stages: Stages) -> None:

@@ -1,5 +1,6 @@
 """When credentials are replaced."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.clock import SystemClock
+from orchestrator.model.auth import Auth
 from orchestrator.model.names import AgentName, RoleName
-from orchestrator.model.rotation import AgentRotation, RotationRule
+from orchestrator.model.rotation import AgentRotation, Rotation, RotationRule, State
 from orchestrator.rotation import schedule
 from orchestrator.rotation.calendar import Calendar
 from orchestrator.rotation.schedule import Due
@@ -102,6 +104,12 @@ def test_the_next_look_is_never_late(offsets: list[timedelta]) -> None:
         assert due.is_due or wait <= max(due.due_at - START, timedelta(seconds=1))
 
 
+def test_what_is_being_replaced_is_not_looked_at_every_second() -> None:
+    """A rotation of something due that is held for days does not keep the engine busy."""
+    due = replace(_due(START - DAY, START), is_due=False)
+    assert schedule.next_look((due,), START) == timedelta(hours=1)
+
+
 def _due(moment: datetime, now: datetime) -> Due:
     return Due(
         role=RoleName("treasury"),
@@ -152,6 +160,41 @@ async def test_a_jump_replaces_nothing(tmp_path: Path) -> None:
         wanted = (await late.choose()).wanted
         assert [one.agent for one in wanted] == [WORKSTATION]
         tokens.close()
+
+
+async def test_who_gets_tokens_elsewhere_is_never_due(tmp_path: Path) -> None:
+    """With an identity provider nobody replaces what agents were issued before."""
+    clock, role = SystemClock(), RoleName("treasury")
+    tokens = TokenStore(tmp_path / "state" / "agents.db", clock)
+    desk = TokenDesk(tokens, TokenIndex(clock), clock, tmp_path / "tokens")
+    for agent in (WORKSTATION, AgentName("claude")):
+        _ = desk.issue(agent, role, 90 * DAY)
+    desk.attend(Auth.model_construct(mode="oauth"))
+    store = RotationStore(tokens.database, clock)
+    calendar = Calendar(store, desk, lambda: [(role, RotationRule())], clock)
+    assert [due.agent for due in await calendar.due()] == [WORKSTATION]
+    tokens.close()
+
+
+async def test_a_credential_that_no_role_has_is_told(tmp_path: Path) -> None:
+    """When its role is gone it is listed and never begun, and there is a way to end it."""
+    clock, role = SystemClock(), RoleName("treasury")
+    tokens = TokenStore(tmp_path / "state" / "agents.db", clock)
+    desk = TokenDesk(tokens, TokenIndex(clock), clock, tmp_path / "tokens")
+    store = RotationStore(tokens.database, clock)
+    rotation = Rotation(
+        id="0" * 12, role=role, purpose="upstream", state=State.PLANNED, created_at=START,
+        changed_at=START,
+    )  # fmt: skip
+    store.plan(rotation)
+    done = rotation.model_copy(update={"state": State.DONE, "new": "v1"})
+    store.write(rotation, done, stages={"v1": "current"}, asks="keys")
+    calendar = Calendar(store, desk, tuple, clock)
+    (due,) = await calendar.due()
+    assert (due.credential, due.is_due) == ("v1", False)
+    assert (await calendar.choose()).wanted == ()
+    assert "`agents revoke-all treasury` ends it" in str(await calendar.notes())
+    tokens.close()
 
 
 async def test_nothing_due_writes_nothing(tmp_path: Path) -> None:

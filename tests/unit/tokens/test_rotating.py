@@ -1,11 +1,11 @@
 """Tokens in a rotation: pending, retiring, and the proof of their end."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import final
+from typing import cast, final
 
 import pytest
 from typing_extensions import override
@@ -21,6 +21,7 @@ from orchestrator.errors import (
 )
 from orchestrator.model.names import AgentName, RoleName, TokenId
 from orchestrator.tokens.desk import TokenDesk
+from orchestrator.tokens.record import TokenRecord
 from orchestrator.tokens.store import TokenStore
 from orchestrator.tokens.verify import TokenIndex
 
@@ -167,6 +168,29 @@ def test_a_revocation_has_a_receipt(office: Office) -> None:
     with pytest.raises(TokenUnknownError):
         _ = office.index.verify(text.get_secret_value(), ROLE)
     assert text.get_secret_value() not in str(told)
+
+
+@pytest.mark.parametrize("step", ["overlap", "undo_overlap"])
+def test_a_rotation_brings_no_revoked_token_back(
+    office: Office, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token that is revoked while a rotation changes it stays refused, whoever comes last."""
+    old, text = office.desk.issue(AGENT, ROLE, DAY)
+    new, _ = office.desk.issue(AGENT, ROLE, DAY, rotation="r" * 12)
+    change = cast("Callable[..., tuple[TokenRecord, ...]]", getattr(office.store, step))
+
+    def change_and_revoke(*given: object) -> tuple[TokenRecord, ...]:
+        records = change(*given)
+        _ = office.desk.revoke(old.id, "leaked")
+        return records
+
+    monkeypatch.setattr(office.store, step, change_and_revoke)
+    if step == "overlap":
+        office.desk.overlap(new.id, old.id, office.clock.now() + timedelta(hours=1))
+    else:
+        office.desk.undo_overlap(new.id, old.id)
+    with pytest.raises(TokenUnknownError):
+        _ = office.index.verify(text.get_secret_value(), ROLE)
 
 
 def void(_: object) -> None:

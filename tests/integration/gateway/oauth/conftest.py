@@ -220,11 +220,15 @@ class Site:
         rig: The gateway, with three roles.
         access: What it verifies with.
         clock: Its clocks.
+        notes: What operators are told, the newest last.
     """
 
-    def __init__(self, rig: Rig, access: OAuthTokens, clock: SteeredClock) -> None:
+    def __init__(
+        self, rig: Rig, access: OAuthTokens, clock: SteeredClock, notes: list[str]
+    ) -> None:
         """Keep them."""
         self.rig = rig
+        self.notes = notes
         self.access = access
         self.clock = clock
 
@@ -355,6 +359,7 @@ def open_site(open_rig: OpenRig, provider: Provider) -> OpenSite:
         *, routed: str = "", real: RealProvider | None = None, **settings: Json
     ) -> AsyncGenerator[Site]:
         made: list[OAuthTokens] = []
+        notes: list[str] = []
         clock = SteeredClock()
 
         def access(base: str, index: TokenIndex, clock: Clock) -> OAuthTokens:
@@ -374,7 +379,7 @@ def open_site(open_rig: OpenRig, provider: Provider) -> OpenSite:
                     **settings,
                 }
             )
-            opened = open_access(auth, index, clock)
+            opened = open_access(auth, index, clock, notes.append)
             assert opened is not None
             made.append(opened)
             return opened
@@ -383,6 +388,6 @@ def open_site(open_rig: OpenRig, provider: Provider) -> OpenSite:
             instance = await rig.start() if routed else None
             for role in ("treasury", "monitoring", "executor"):
                 rig.publish(role, instance if role == routed else None)
-            yield Site(rig, made[0], clock)
+            yield Site(rig, made[0], clock, notes)
 
     return open_it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sqlite3
 import time
 from contextlib import closing
@@ -51,6 +52,25 @@ async def test_a_denied_token_is_refused_at_once(
         _ = await anyio.to_thread.run_sync(lambda: desk.deny(token_id=str(seen)))
         assert await site.status(second) == 401
         assert site.last_code == "token.revoked"
+
+
+async def test_a_denied_token_has_no_second_text(
+    open_site: OpenSite, provider: Provider, tmp_path: Path
+) -> None:
+    """A token without a `jti` stays denied with the other signature that its own one makes."""
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    async with open_site() as site:
+        desk = desk_of(site, tmp_path)
+        token = provider.token(site.url(), "ec", jti=None)
+        signed, _, text = token.rpartition(".")
+        signature = base64.urlsafe_b64decode(f"{text}==")
+        mirrored = (order - int.from_bytes(signature[32:])).to_bytes(32)
+        other = base64.urlsafe_b64encode(signature[:32] + mirrored).decode().rstrip("=")
+        twin = f"{signed}.{other}"
+        assert [await site.status(one) for one in (token, twin)] == [200, 200]
+        seen = site.rig.recorder.records[-2].token_id
+        _ = await anyio.to_thread.run_sync(lambda: desk.deny(token_id=str(seen)))
+        assert [await site.status(one) for one in (token, twin)] == [401, 401]
 
 
 async def test_a_denied_subject_begins_anew(

@@ -80,10 +80,12 @@ async def test_a_provider_that_is_down_at_the_start(
         for _ in range(20):
             assert await site.status(token) == 503
         assert provider.times(METADATA) == 1
+        assert provider.issuer in site.notes[-1]
         provider.answers.clear()
         assert await site.status(token) == 503
         site.clock.ahead = 6
         assert await site.status(token) == 200
+        assert not site.notes[-1]
 
 
 async def test_a_provider_that_goes_down_later(open_site: OpenSite, provider: Provider) -> None:
