@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
         "_keep_alive_seconds",
         "_known",
         "_loop",
+        "_misses",
         "_owed",
         "_parser",
         "_queue",
@@ -108,6 +109,7 @@ class Connection(asyncio.Protocol):
         # The last head, if it may come again; how much of its body has not come; and whether the
         # parser stands before a request for sure, and has seen nothing of it.
         self._known: KnownHead | None = None
+        self._misses = 0  # requests since then with other heads
         self._owed = 0
         self._is_between = True
         # What the parser told of the bytes that it was last given.
@@ -177,7 +179,9 @@ class Connection(asyncio.Protocol):
         """
         size = known.find(data)
         if not size:
+            self._misses += 1
             return data
+        self._misses = 0
         self._is_head_begun = False
         cycle = Cycle(self, known.scope, known.head, True, False)  # noqa: FBT003 - as said there
         self._reading = self._answering = cycle
@@ -236,7 +240,9 @@ class Connection(asyncio.Protocol):
             size = size_of_head(data)
             if not size or size + self._body_bytes != len(data):
                 return
-            if reading.keep_alive:
+            # Where each is another one, learning is in vain: the longer so, the rarer.
+            is_worth = self._misses != 1 and not self._misses & (self._misses - 1)
+            if is_worth and reading.keep_alive:
                 self._known = learn(data[:size], reading.scope, reading.head)
         elif self._heads or self._body_bytes != len(data):
             return

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _NONE: Final[frozenset[bytes]] = frozenset()
 _LENGTH: Final = b"content-length"
-# Kept with an idle connection: longer heads and bodies are read anew each time.
+# Kept with an idle connection, the caller's token included: longer heads are read anew each time.
 _LONGEST: Final = 2048
 _MOST_DIGITS: Final = 5
 _WRITTEN_LENGTH: Final = re.compile(

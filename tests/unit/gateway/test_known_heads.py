@@ -272,6 +272,35 @@ def test_the_end_of_a_head_is_certain(data: bytes, size: int) -> None:
     assert size_of_head(data) == size
 
 
+def test_a_head_that_comes_again_is_found_again() -> None:
+    """One request with another head in between changes nothing; two do, as they may go on."""
+
+    async def go() -> list[Head]:
+        heads: list[Head] = []
+
+        async def answer(scope: Scope, _: Receive, __: Send) -> None:
+            direct = scope.get("direct")
+            assert direct is not None
+            assert direct.take_whole() == b"a"
+            heads.append(direct.head)
+            assert direct.reply(200, b"content-length: 1\r\n", b"x")
+
+        config = Config(answer, lifespan="off", interface="asgi3", log_config=None)
+        config.load()
+        connection = Connection(config, ServerState(), {})
+        connection.connection_made(Transport())
+        other = request(OTHER[:2], b"a")
+        for data in (INNER, INNER, other, INNER, other, other, other, INNER):
+            connection.data_received(data)
+            await asyncio.sleep(0)
+        connection.connection_lost(None)
+        return heads
+
+    heads = asyncio.run(go())
+    names = {id(head): number for number, head in reversed([*enumerate(heads)])}
+    assert [names[id(head)] for head in heads] == [0, 0, 2, 0, 4, 5, 5, 7]
+
+
 SIZE = len(INNER)
 LATE = request(PLAIN, INNER)
 ODD = request(OTHER, INNER)
