@@ -45,6 +45,9 @@ def _windows(row: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 
 
 def _is_phrase(words: Sequence[bytes]) -> bool:
+    # Words drawn by chance hardly repeat; the folders of a path do, and a checksum is soon right.
+    if 2 * len(set(words)) <= len(words):
+        return False
     number = 0
     for word in words:
         number = number << _BITS | _WORDS[word]

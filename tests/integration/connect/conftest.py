@@ -177,11 +177,7 @@ class Stage:
     async def move(self, rig: Rig, later: Rig, role: str = "treasury") -> None:
         """End a gateway, and let the role be reached at another one when it is gone."""
         self.roles[role] = ""
-        rig.stop_serving()
-        with suppress(OSError):
-            while True:
-                async with await anyio.connect_tcp("127.0.0.1", rig.port):
-                    await anyio.sleep(0.005)
+        await rig.stop_listening()
         self.roles[role] = f"{later.base}/{role}/mcp"
 
     async def serve_control(

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -185,14 +184,6 @@ async def until(path: Path) -> None:
         await anyio.sleep(0.005)
 
 
-async def until_closed(rig: Rig) -> None:
-    """Wait until a gateway listens no more."""
-    with suppress(OSError):
-        while True:
-            async with await anyio.connect_tcp("127.0.0.1", int(rig.base.rpartition(":")[2])):
-                await anyio.sleep(0.005)
-
-
 async def test_client_that_went_away(open_rig: OpenRig, open_stage: OpenStage) -> None:
     """When nobody can read the output any more, it ends with 0 at the next answer."""
     async with open_rig() as rig, open_stage() as stage:
@@ -312,8 +303,7 @@ async def test_all_of_it_is_gone(open_rig: OpenRig, open_stage: OpenStage) -> No
         async with stage.raw("treasury") as raw, anyio.create_task_group() as group:
             await raw.open()
             stage.control.cancel()
-            rig.stop_serving()
-            await until_closed(rig)
+            await rig.stop_listening()
             first = error_of(await echo(raw, 1))
             assert "nothing is running" in str(first["message"])
             assert "`agents up`" in str(first["message"])

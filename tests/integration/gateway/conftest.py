@@ -370,6 +370,7 @@ class Rig:
     base: str
     recorder: MemoryRecorder
     home: Path
+    listener: socket.socket
     instances: list[Instance] = field(default_factory=list)
     routes: dict[RoleName, Route] = field(default_factory=dict)
     revision: int = 0
@@ -383,6 +384,13 @@ class Rig:
     def stop_serving(self) -> None:
         """Have the gateway shut down."""
         self.serving.cancel()
+
+    async def stop_listening(self) -> None:
+        """Have the gateway shut down, and wait until nobody can connect."""
+        # No connecting to see it: Python before 3.13 forgets who connects in that moment.
+        self.stop_serving()
+        while self.listener.fileno() >= 0:  # noqa: ASYNC110  uvicorn closes it, and tells nobody
+            await anyio.sleep(0.005)
 
     async def start(self, script: str = "tools.py", era: Era = "modern") -> Instance:
         """Start a server and open it."""
@@ -654,7 +662,7 @@ async def _open_rig(
     )
     if journal is not None:
         journal.lines = gateway.sessions.restore(journal.lines)
-    rig = Rig(gateway, tokens, base, recorder, home)
+    rig = Rig(gateway, tokens, base, recorder, home, listener)
     try:
         with anyio.fail_after(seconds):
             async with gateway, anyio.create_task_group() as group:

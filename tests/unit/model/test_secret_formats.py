@@ -17,7 +17,10 @@ from orchestrator.tokens.mint import mint
 HEX = "0123456789abcdef" * 4
 # Source: BIP-39, test vectors.
 PHRASE = "legal winner thank year wave sausage worth useful legal winner thank yellow"
-LONG_PHRASE = "abandon " * 23 + "art"
+LONG_PHRASE = (
+    "void come effort suffer camp survey warrior heavy shoot primary clutch crush open amazing "
+    "screen patrol group space point ten exist slush involve unfold"
+)
 SECRETS = {
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl": "a JSON Web Token",
     "AGE-SECRET-KEY-1QQPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L": "an age key",
@@ -56,6 +59,8 @@ HARMLESS = [
     "The quick brown fox jumps over the lazy dog, and then it was more or less the same again.",
     "legal winner thank year wave sausage worth useful legal winner thank thank",
     "abandon ability able about above absent absorb",
+    "abandon " * 11 + "about",
+    "long/" * 20 + "state",
     "eyJ0eXBlIjoiYmFzZTY0IG9mIGpzb24ifQ==",
     "task-0123456789abcdefghijk",
     "mga_short_1",
