@@ -336,11 +336,24 @@ class WorkloadError(AgentsError):
     exit_code = 6
 
 
-@final
 class RuntimeUnavailableError(WorkloadError):
     """The engine that runs workloads cannot be reached or refuses."""
 
     code = "workload.engine"
+
+
+@final
+class ContainerEngineError(RuntimeUnavailableError):
+    """The engine that runs containers cannot be reached, or may not be used."""
+
+    code = "workload.container_engine"
+
+
+@final
+class ContainerError(WorkloadError):
+    """A container cannot be made as it is described, or its name is somebody else's."""
+
+    code = "workload.container"
 
 
 @final

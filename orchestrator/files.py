@@ -5,8 +5,9 @@ import fcntl
 import grp
 import os
 import pwd
+import re
 import stat
-from collections.abc import Generator
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,6 +17,13 @@ PRIVATE_FILE = 0o600
 PRIVATE_DIRECTORY = 0o700
 # Others pass through to what is theirs further inside, and see nothing of the rest.
 PASSABLE_DIRECTORY = 0o711
+# Programs that run a file, and the options after which it is no file.
+_INTERPRETERS = (
+    (re.compile(r"(ba|da|z|k|)sh"), re.compile(r"-[a-z]*c")),
+    (re.compile(r"(python|pypy|ruby|perl|php|lua|node)[0-9.]*"), re.compile(r"-[A-Za-z]*[cemr]")),
+)
+# A temporary file of `write_atomically`.
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>[1-9][0-9]{0,9})\.tmp", re.DOTALL)
 
 
 def make_private_directory(path: Path) -> None:
@@ -72,6 +80,46 @@ def write_atomically(path: Path, content: bytes, mode: int = PRIVATE_FILE) -> No
     sync_directory(path.parent)
 
 
+def remove_leftovers(directory: Path, names: Collection[str] | None = None) -> int:
+    """Remove what `write_atomically` left in a directory when its process was killed.
+
+    Only regular files of this user's, named as it names them, whose process is gone. One of the
+    number of this process is of an earlier one: call this before anything is written.
+
+    Args:
+        directory: Where; a missing one has none.
+        names: The files that were to be written; any if None.
+
+    Returns:
+        How many were removed.
+    """
+    removed = 0
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            match = _LEFTOVER.fullmatch(entry.name)
+            if match is None or (names is not None and match["name"] not in names):
+                continue
+            with suppress(OSError):
+                facts = entry.stat(follow_symlinks=False)
+                is_ours = stat.S_ISREG(facts.st_mode) and facts.st_uid == os.geteuid()
+                if is_ours and not _is_running(int(match["pid"])):
+                    Path(entry.path).unlink()
+                    removed += 1
+    return removed
+
+
+def _is_running(pid: int) -> bool:
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def sync_directory(path: Path) -> None:
     """Make renames and removals inside a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -117,6 +165,47 @@ def who_may_write(facts: os.stat_result) -> str | None:
         return "everybody"
     if mode & stat.S_IWGRP and not _is_private_group(facts.st_gid, facts.st_uid):
         return f"group {facts.st_gid}"
+    return None
+
+
+def who_may_replace(path: Path) -> tuple[str, Path] | None:
+    """Tell who, beside this user and root, could have something else run in a program's place.
+
+    A link is as good as the directories that it is in and leads to; and whoever may rename one that
+    is further up can have another in its place between this look and the start.
+
+    Args:
+        path: The program, absolute.
+
+    Returns:
+        A few words such as `everybody`, and what they may write; None when nobody else may.
+
+    Raises:
+        OSError: It is not there, or cannot be looked at.
+    """
+    for place in dict.fromkeys((path, *path.parents, *path.resolve().parents)):
+        facts = place.stat()
+        writer = who_may_write(facts)
+        # In a directory such as /tmp nobody can replace another user's file.
+        if writer and not (place != path and facts.st_mode & stat.S_ISVTX):
+            return writer, place
+    return None
+
+
+def script_of(argv: Sequence[str], directory: Path) -> Path | None:
+    """Tell the file that an interpreter is to run; None if it is none, or was given no file.
+
+    Args:
+        argv: The program and its arguments.
+        directory: Where it runs.
+    """
+    name = Path(argv[0]).name
+    stops = next((stop for known, stop in _INTERPRETERS if known.fullmatch(name)), None)
+    for word in argv[1:] if stops is not None else ():
+        if stops is not None and stops.fullmatch(word):
+            return None
+        if word.startswith("/") or (not word.startswith("-") and (directory / word).is_file()):
+            return directory / word
     return None
 
 

@@ -21,6 +21,7 @@ from urllib.request import Request, urlopen
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from pydantic import SecretStr
 
 from orchestrator.errors import SecretNotFoundError
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
 
 Object = dict[str, object]
 LONGEST: Final = 60
+
+# Tests run beside each other: how long an example takes says something of the others.
+settings.register_profile(
+    "busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("busy")
 
 
 def free_port() -> int:
@@ -295,6 +302,20 @@ def aws() -> Generator[str]:
         yield f"http://{host}:{port}"
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def box() -> str:
+    """Make an image of the programs in `tests/servers`, and tell its id; skips without an engine."""
+    try:
+        _ = subprocess.run(["docker", "version"], check=True, capture_output=True, timeout=LONGEST)
+    except (OSError, subprocess.SubprocessError):
+        if os.environ.get("BANDMASTER_TEST_ALL"):
+            pytest.fail("scripts/dev-services has not started an engine for containers")
+        pytest.skip("no engine for containers runs (scripts/dev-services)")
+    script = Path(__file__).parent / "servers" / "box.py"
+    made = subprocess.run([sys.executable, str(script)], check=True, capture_output=True, text=True)
+    return made.stdout.strip()
 
 
 class OpenStore(Protocol):

@@ -1,6 +1,7 @@
 """The environment, read once at the start."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,6 +12,7 @@ from walletserver.bands import AuthMode, Band, parse_bands
 from walletserver.errors import SettingsError
 
 _HOME_DIRECTORY: Final = ".walletsuite"
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?:[0-9]{1,5}|\*))?")
 _MAX_DIGITS: Final = 12
 _MAX_PORT: Final = 65_535
 _MAX_TTL_MS: Final = 7 * 24 * 3600 * 1000
@@ -41,6 +43,7 @@ class HttpSettings:
     mode: HttpMode
     host: str
     port: int
+    allowed_hosts: tuple[str, ...]
     session_ttl_seconds: float
     max_sessions: int
 
@@ -79,6 +82,7 @@ def load_settings(env: Mapping[str, str] = os.environ) -> Settings:
             mode=_word(env, "MCP_HTTP_MODE", HttpMode.STATELESS),
             host=env.get("HOST") or "127.0.0.1",
             port=_number(env, "PORT", 3000, low=0, high=_MAX_PORT),
+            allowed_hosts=_hosts(env, "MCP_ALLOWED_HOSTS"),
             session_ttl_seconds=_number(
                 env, "MCP_SESSION_TTL_MS", 1_800_000, low=1000, high=_MAX_TTL_MS
             )
@@ -115,6 +119,15 @@ def _number(env: Mapping[str, str], name: str, default: int, *, low: int, high: 
     ):
         raise SettingsError(name, f"use a whole number from {low} to {high}")
     return int(text)
+
+
+def _hosts(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    hosts = tuple(word.strip() for word in (env.get(name) or "").split(",") if word.strip())
+    if not all(_HOST.fullmatch(host) for host in hosts):
+        raise SettingsError(
+            name, "use names as in the Host header, with commas: wallet:8080,wallet"
+        )
+    return hosts
 
 
 def _path(env: Mapping[str, str], name: str, default: Path) -> Path:

@@ -1,7 +1,8 @@
 """Serves Streamable HTTP at `/mcp` and a health check at `/health`.
 
 There is no inbound authentication: the default is loopback, where the SDK also checks `Host` and
-`Origin`. On any other `HOST` put an authenticating TLS proxy in front.
+`Origin`, as it does wherever `MCP_ALLOWED_HOSTS` says what to expect. On any other `HOST` put an
+authenticating TLS proxy in front.
 """
 
 import socket
@@ -9,6 +10,7 @@ from typing import Final, cast
 
 import anyio
 import uvicorn
+from mcp.server.transport_security import TransportSecuritySettings
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -35,6 +37,7 @@ def serve_http(server: WalletMcpServer, settings: Settings) -> None:
         stateless_http=http.mode is HttpMode.STATELESS,
         session_idle_timeout=http.session_ttl_seconds,
         max_sessions=http.max_sessions,
+        transport_security=_security(http.allowed_hosts),
     )
     config = uvicorn.Config(
         app,
@@ -48,6 +51,15 @@ def serve_http(server: WalletMcpServer, settings: Settings) -> None:
     log_event("http_listening", port=port, mode=http.mode.value)
     with listener:
         anyio.run(lambda: uvicorn.Server(config).serve(sockets=[listener]))
+
+
+def _security(hosts: tuple[str, ...]) -> TransportSecuritySettings | None:
+    """Return what the SDK is to check; None leaves it to what it does on the loopback."""
+    if not hosts:
+        return None
+    return TransportSecuritySettings(
+        allowed_hosts=list(hosts), allowed_origins=[f"http://{host}" for host in hosts]
+    )
 
 
 def _add_health(server: WalletMcpServer, settings: Settings) -> None:

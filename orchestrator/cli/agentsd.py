@@ -29,7 +29,7 @@ def main() -> int:
     gc.freeze()
     gc.enable()
     close_to_others()
-    _open_many()
+    open_many()
     root, state, run, level = sys.argv[1:]
     paths = Paths(Path(root), Path(state), Path(run))
     configure_log(level, paths.daemon_log)
@@ -49,21 +49,27 @@ def main() -> int:
     return status
 
 
-def close_to_others() -> None:
-    """Keep what this process knows out of core files and out of reach of same-user debuggers."""
-    import ctypes
+def write_no_cores() -> None:
+    """Keep what this process knows, and the programs that it runs, out of core files."""
     import resource
 
     # A soft limit of 1, not 0: with a piped core_pattern a limit of 0 is passed over.
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     limit = 1 if hard == resource.RLIM_INFINITY else min(1, hard)
     resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+
+
+def close_to_others() -> None:
+    """Keep what this process knows out of core files and out of reach of same-user debuggers."""
+    import ctypes
+
+    write_no_cores()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):
         _ = sys.stderr.write(f"{COMPLAINT}cannot be closed to other processes of this user\n")
 
 
-def _open_many() -> None:
+def open_many() -> None:
     """Allow as many descriptors as the system does: each session and each instance needs some.
 
     Instances are no children of this process: they get what their launch frames say.

@@ -1,5 +1,6 @@
 """What the commands that replace and end credentials can be told."""
 
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import typer
@@ -51,10 +52,27 @@ def rotate_start(  # noqa: PLR0913  one for each option
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell what would be done, and do nothing.")
     ] = False,
+    compose: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="In a stack of Docker Compose: give servers what their secrets are by now, or "
+            "with --agent replace that token.",
+        ),
+    ] = None,
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:
     """Replace credentials now, one after the other, from the least to the most powerful role."""
+    if compose is not None:
+        if due or dry_run or reason or purpose:
+            raise typer.BadParameter("--compose goes with roles, --agent and --json only")
+        from orchestrator.cli.stack_rotate import rotate_stack, rotate_token
+
+        if agent is not None:
+            rotate_token(compose, tuple(roles or ()), agent)
+        rotate_stack(project, compose, tuple(roles or ()), as_json=json)
+        return
     from orchestrator.cli.rotate import rotate as work
 
     work(
@@ -121,8 +139,10 @@ def rotate_provide(
     rotation: RotationArgument, *, project: ProjectOption = None, json: JsonOption = False
 ) -> None:
     """Hand over a new credential that you made: from standard input, or from a hidden prompt."""
+    from orchestrator.cli.agentsd import close_to_others
     from orchestrator.cli.rotate import provide as work
 
+    close_to_others()
     work(project, rotation, as_json=json)
 
 

@@ -22,7 +22,7 @@ from orchestrator.files import hold_lock
 from orchestrator.paths import Paths
 from orchestrator.runtimes.engine import Engine, end_ghosts
 from orchestrator.runtimes.fence import end_orphan
-from orchestrator.wiring.engine import engine_of
+from orchestrator.wiring.engine import end_containers, engine_of
 
 SPARE_SECONDS: Final = 20.0
 LOCK_SECONDS: Final = 0.1
@@ -53,7 +53,8 @@ def stop_everything(paths: Paths) -> bool:
         except (NotRunningError, ControlUnavailableError) as error:
             note(f"The daemon does not take orders ({error}); stopping without a drain.")
         anyio.run(_shut_down, engine, longest)
-    return anyio.run(_end_leftovers, engine) or running is not None
+    had_containers = anyio.run(end_containers, paths) if paths.run.is_dir() else False
+    return anyio.run(_end_leftovers, engine) or had_containers or running is not None
 
 
 async def _shut_down(engine: Engine, longest: float) -> None:

@@ -21,6 +21,7 @@ from orchestrator.cli.credential_commands import (
     schedules,
 )
 from orchestrator.cli.options import JsonOption, ProjectOption, RoleArgument
+from orchestrator.cli.render_commands import renders
 from orchestrator.cli.secret_commands import secrets
 from orchestrator.errors import AgentsError
 
@@ -57,6 +58,7 @@ app.add_typer(pins, name="pins")
 app.add_typer(rotations, name="rotate")
 app.add_typer(schedules, name="schedule")
 app.add_typer(secrets, name="secrets")
+app.add_typer(renders, name="render")
 
 RolesOption = Annotated[
     Path | None,
@@ -276,6 +278,77 @@ def call(  # noqa: PLR0913  one for each option
     work(project, role, tool, arguments, given, timeout=timeout, yes=yes, as_json=json)
 
 
+@app.command(epilog="Example: agents egress --listen :3128 --allow api.example.com:443")
+def egress(
+    *,
+    listen: Annotated[
+        str, typer.Option(metavar="ADDRESS:PORT", help="Where; without ADDRESS on all of them.")
+    ],
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST:PORT", help="What may be reached; may be repeated."),
+    ] = None,
+    credential: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Holds the user:password that clients have to show."),
+    ] = None,
+) -> None:
+    """Be a forward proxy to the hosts that are listed, for a role's servers in containers."""
+    from orchestrator.cli.egress import egress as work
+
+    work(tuple(allow or ()), listen, credential)
+
+
+@app.command(
+    epilog="Example: agents gateway treasury --attach treasury=http://treasury-wallet:8080/mcp "
+    "--listen 0.0.0.0:8700"
+)
+def gateway(
+    roles: Annotated[
+        list[str] | None, typer.Argument(metavar="ROLE", help="The roles; by default all.")
+    ] = None,
+    *,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS:PORT",
+            help="Where. Plain HTTP: let a network that is not yours reach it through TLS only. "
+            "[default: `listen:` of agents.yaml]",
+        ),
+    ] = None,
+    attach: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=URL", help="Where a role's server is; may be repeated. See `attach:`."
+        ),
+    ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST:PORT", help="A name under which it is reached, too."),
+    ] = None,
+    project: ProjectOption = None,
+) -> None:
+    """Serve roles whose servers somebody else starts, such as Compose; in the foreground."""
+    from orchestrator.cli.gateway import gateway as work
+
+    given = tuple(attach or ())
+    work(project, tuple(roles or ()), listen=listen, attached=given, hosts=tuple(host or ()))
+
+
+@app.command(epilog="Example: agents attach treasury http://treasury-wallet-2:8080/mcp")
+def attach(
+    role: RoleArgument,
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where the other server is.")],
+    *,
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Have another server serve a role of `agents gateway`; the one before finishes its calls."""
+    from orchestrator.cli.up import attach as work
+
+    work(project, role, url, as_json=json)
+
+
 @pins.command("list", epilog="Example: agents pins list treasury")
 def pins_list(
     role: Annotated[str | None, typer.Argument(metavar="[ROLE]", help="Name of the role.")] = None,
@@ -397,6 +470,9 @@ def main() -> None:
     # Commands end before garbage matters, and collecting it while modules load takes a sixth of
     # the time of a quick one.
     gc.disable()
+    from orchestrator.cli.agentsd import write_no_cores
+
+    write_no_cores()
     try:
         app()
     except AgentsError as error:

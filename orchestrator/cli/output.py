@@ -16,6 +16,11 @@ _COLOURS: Final = {
     "bold": "\x1b[1m",
 }
 _RESET: Final = "\x1b[0m"
+NOT_DURABLE: Final = (
+    "NOT DURABLE: all this holds now, but it is not on disk, and is forgotten if the daemon ends "
+    "before it is. Free space on the disk and repeat the command; until then the daemon goes on "
+    "trying to write it, and `agents status` shows it."
+)
 _STATE_COLOURS: Final = {
     "ready": "green",
     "starting": "yellow",

@@ -14,10 +14,13 @@ from orchestrator.config.places import Places
 from orchestrator.config.project import Project, load_project, select_roles
 from orchestrator.config.settings import check_socket_paths
 from orchestrator.control.desired import SYSTEM_PATH, desired
-from orchestrator.errors import FileProblem, RoleFileError
+from orchestrator.errors import FileProblem, RoleFileError, SettingsError
 from orchestrator.model.desired import BOOTSTRAP_ROLE, Desired, GatewaySettings
+from orchestrator.model.issuers import WalletSuiteIssuer
 from orchestrator.model.names import RoleName, ServerName
+from orchestrator.model.role import Role
 from orchestrator.model.secret import SecretRef, variables_of
+from orchestrator.model.server import Server
 from orchestrator.model.settings import parse_address
 from orchestrator.paths import Paths
 
@@ -39,25 +42,42 @@ class Checked:
     variables: frozenset[str]
 
 
-def check_project(given: Path | None, roles_dir: Path | None, only: tuple[str, ...]) -> Checked:
+def check_project(
+    given: Path | None, roles_dir: Path | None, only: tuple[str, ...], *, attached: bool = False
+) -> Checked:
     """Read and check everything that the user wrote; nothing is started or changed.
+
+    Args:
+        given: The project's directory.
+        roles_dir: The directory of its role files.
+        only: The roles that are meant; all without any.
+        attached: Whether somebody else starts their servers, whose programs need not be here.
 
     Raises:
         RoleFileError: Files have mistakes; all of them are named.
-        SettingsError: A place cannot be used.
+        SettingsError: A place cannot be used, or somebody else starts a role's server.
     """
     root = find_root(given)
     project = load_project(root, roles_dir)
     paths = Paths(root, project.state, project.run)
     roles = {role.role: role for role in select_roles(project, only)}
+    if not attached and (foreign := sorted(project.settings.attach.keys() & roles.keys())):
+        raise SettingsError(
+            f"agents.yaml says under `attach:` that somebody else starts {', '.join(foreign)}",
+            hint="`agents gateway` serves such roles; or take them out there.",
+        )
     problems: list[FileProblem] = []
     argvs: dict[RoleName, tuple[str, ...]] = {}
     bootstrap_argvs: dict[ServerName, tuple[str, ...]] = {}
     for name, role in roles.items():
         server = project.servers[role.server]
+        if attached:
+            argvs[name] = bootstrap_argvs[role.server] = ("attached",)
+            continue
         try:
-            argvs[name] = resolve_command(server, role, project)
-            if server.bootstrap is not None:
+            if role.runtime == "process":
+                argvs[name] = resolve_command(server, role, project)
+            if server.launch.command is not None and _has_short_lived(server, role, project):
                 bootstrap_argvs[role.server] = resolve_command(server, None, project)
         except RoleFileError as error:
             problems.extend(error.problems)
@@ -82,6 +102,7 @@ def check_project(given: Path | None, roles_dir: Path | None, only: tuple[str, .
         vault=project.settings.vault,
         users=choose_users(project),
         stores=project.settings.stores,
+        docker=project.settings.docker,
     )
     specs = [
         *wanted.roles.values(),
@@ -96,6 +117,15 @@ def check_project(given: Path | None, roles_dir: Path | None, only: tuple[str, .
         for name in variables_of(reference)
     ) | frozenset(name for ref in _references(project.settings) for name in variables_of(ref))
     return Checked(project, paths, wanted, variables)
+
+
+def _has_short_lived(server: Server, role: Role, project: Project) -> bool:
+    """Tell whether a role needs instances that make something and end: always processes."""
+    upstream = role.rotation.upstream
+    issuer = project.settings.issuers.get(upstream.issuer or "") if upstream else None
+    return server.bootstrap is not None or (
+        role.runtime == "container" and isinstance(issuer, WalletSuiteIssuer)
+    )
 
 
 def _references(value: object) -> Iterator[SecretRef]:

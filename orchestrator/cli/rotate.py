@@ -1,12 +1,12 @@
 """`agents rotate`: replace credentials, and follow until they are."""
 
-import getpass
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast
 
+from orchestrator.cli.hidden import ask_hidden
 from orchestrator.cli.output import note, paint, say, say_json, seconds
 from orchestrator.cli.places import find_paths
 from orchestrator.control.admin_client import Object, ask
@@ -101,7 +101,8 @@ def act(project: Path | None, rotation_id: str, word: str, *, as_json: bool) -> 
     """
     _check_id(rotation_id)
     request: Object = {"op": "rotation.act", "id": rotation_id, "act": word}
-    _finish(project, request, is_wanted=word != "abort", as_json=as_json)
+    # What is taken back, or vouched for on its way back, is not to succeed.
+    _finish(project, request, is_wanted=word == "resume", as_json=as_json)
 
 
 def provide(project: Path | None, rotation_id: str, *, as_json: bool) -> None:
@@ -130,9 +131,11 @@ def _finish(project: Path | None, request: Object, *, is_wanted: bool, as_json: 
     body = _follow(find_paths(project).control_socket, request, quiet=as_json)
     if as_json:
         say_json(body)
-    else:
+    elif "state" in body:
         say(_ending(body))
-    state = str(body["state"])
+    else:
+        _tell_word(body)
+    state = str(body.get("state", "done"))
     _leave(["done" if state == "failed" and not is_wanted else state], refused=False)
 
 
@@ -156,7 +159,7 @@ def _check_id(text: str) -> None:
 def _read_value() -> str:
     """Read a credential, never from the command line, which others can see."""
     if sys.stdin.isatty():
-        text = getpass.getpass("New credential (not shown): ", sys.stderr)
+        text = ask_hidden("New credential (not shown): ")
     else:
         content = sys.stdin.buffer.read(LARGEST_VALUE_BYTES + 1)
         if len(content) > LARGEST_VALUE_BYTES:
@@ -251,13 +254,20 @@ def _ending(body: Object) -> str:
             return f"{what}: {state}; `agents rotate status {body['id']}` shows how it goes on."
 
 
+def _tell_word(receipt: Object) -> None:
+    """Tell for what of an emergency's receipt a person's word was taken."""
+    for one in _objects(receipt, "upstream"):
+        if "approved_by" in one:
+            say(f"{one['role']} upstream: your word was taken that {one['version']} is dead.")
+
+
 def _end_of(old: str, body: Object) -> str:
     """Tell what was seen of the old credential's end: `revoked` is only what was seen refused."""
     receipt = cast("Object", body["receipt"] or {})
     proof = cast("Object", receipt.get("proof") or {})
     if proof.get("proved"):
         return f"; {old} was seen refused"
-    if "approved_by" in receipt:
+    if "approved_by" in receipt and receipt.get("approved", old) == old:
         return f"; a person said that {old} is dead"
     return f"; that {old} is dead was not seen"
 

@@ -26,6 +26,8 @@ def check(
 
     Equal fingerprints mean equal values, in this project.
     """
+    from orchestrator.cli.agentsd import close_to_others
     from orchestrator.cli.secrets_check import check as work
 
+    close_to_others()
     work(project, tuple(roles or ()), as_json=json)

@@ -1,13 +1,19 @@
 """`agents token`: through the daemon where one runs, else straight in the project's state."""
 
 import re
+import sys
 from pathlib import Path
 from typing import cast
 
-from orchestrator.cli.output import note, say, say_json, table
+from orchestrator.cli.output import NOT_DURABLE, note, say, say_json, table
 from orchestrator.cli.places import find_paths
 from orchestrator.control.admin_client import Object, ask_once
-from orchestrator.errors import NotRunningError, SettingsError, TokenUnknownError
+from orchestrator.errors import (
+    NotRunningError,
+    SettingsError,
+    StateUnwritableError,
+    TokenUnknownError,
+)
 
 
 def issue(project: Path | None, role: str, agent: str, ttl: str, *, as_json: bool) -> None:
@@ -108,11 +114,18 @@ def revoke(project: Path | None, token_id: str, *, as_json: bool) -> None:
         with open_desk(paths) as desk:
             record = desk.revoke(TokenId(token_id), "revoked by an operator")
         body = cast("Object", describe_token(record))
+    receipt = cast("Object", body.get("receipt") or {})
     if as_json:
         say_json(body)
-        return
+    else:
+        _tell_revoked(body, receipt)
+    if not receipt.get("durable", True):
+        note(f"agents: {NOT_DURABLE}")
+        sys.exit(StateUnwritableError.exit_code)
+
+
+def _tell_revoked(body: Object, receipt: Object) -> None:
     say(f"Token {body['id']} of agent {body['agent']} for role {body['role']} is revoked.")
-    receipt = cast("Object", body.get("receipt") or {})
     if receipt:
         seen = f"after {receipt['refused_after_ms']} ms" if receipt["refused_at"] else "not yet"
         cut, left = receipt["calls_cut"], receipt["streams_left"]

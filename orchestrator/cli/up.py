@@ -22,8 +22,9 @@ from orchestrator.cli.places import find_paths
 from orchestrator.cli.project import Checked, check_project
 from orchestrator.cli.status import Object, is_ready, render, roles_of
 from orchestrator.cli.users import check_users, make_users, tell_shared
+from orchestrator.cli.wishes import need_port, write_wishes
 from orchestrator.control.admin_client import ask, is_listening
-from orchestrator.control.plan import Remove, Update, changes, plan
+from orchestrator.control.plan import Remove, changes, plan
 from orchestrator.control.state import StateFile, read_state
 from orchestrator.errors import (
     ControlUnavailableError,
@@ -38,12 +39,13 @@ from orchestrator.errors import (
 from orchestrator.files import hold_lock, make_private_directory, write_atomically
 from orchestrator.model.names import RoleName, SecretName
 from orchestrator.model.secret import ISSUED, SecretRef
+from orchestrator.model.settings import check_attach
 from orchestrator.paths import Paths
 from orchestrator.runtimes.engine import end_ghosts
 from orchestrator.runtimes.fence import end_orphan
 from orchestrator.runtimes.variables import read_variables, write_variables
 from orchestrator.secrets.resolve import SecretResolver
-from orchestrator.wiring.engine import bind, engine_of
+from orchestrator.wiring.engine import engine_of
 
 CONTROL_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.01
@@ -138,8 +140,27 @@ def restart(project: Path | None, role: str, *, as_json: bool) -> None:
         NotRunningError: Nothing runs, or not this role.
         WorkloadNotReadyError: The new instance did not become ready.
     """
+    _replace(project, {"op": "restart", "role": role}, role, as_json=as_json)
+
+
+def attach(project: Path | None, role: str, url: str, *, as_json: bool) -> None:
+    """Have the server at another address serve a role.
+
+    Raises:
+        NotRunningError: Nothing runs, or not this role.
+        SettingsError: It is no address of a server.
+        WorkloadNotReadyError: The other one did not become ready.
+    """
+    try:
+        request: dict[str, object] = {"op": "attach", "role": role, "url": check_attach(url)}
+    except ValueError as error:
+        raise SettingsError(f"{url}: {error}") from None
+    _replace(project, request, role, as_json=as_json)
+
+
+def _replace(project: Path | None, request: dict[str, object], role: str, *, as_json: bool) -> None:
     paths = find_paths(project)
-    replies = ask(paths.control_socket, {"op": "restart", "role": role}, patience=None)
+    replies = ask(paths.control_socket, request, patience=None)
     body = _show_until_settled(_to_the_end(replies), quiet=as_json)
     mine = next(one for one in roles_of(body) if one["role"] == role)
     if mine["state"] != "ready":
@@ -147,7 +168,8 @@ def restart(project: Path | None, role: str, *, as_json: bool) -> None:
     if as_json:
         say_json(mine)
     else:
-        say(f"{role} runs as generation {mine['generation']}, pid {mine['pid']}.")
+        pid = "" if mine["pid"] is None else f", pid {mine['pid']}"
+        say(f"{role} runs as generation {mine['generation']}{pid}.")
 
 
 # Before anything starts.
@@ -224,29 +246,8 @@ def _prepare(checked: Checked) -> None:
         _ = end_orphan(engine.files.fence(CONTROL_PROGRAM))
     with hold_lock(paths.lock):
         state = StateFile(paths.control_state)
-        try:
-            bind(wanted.gateway, state.state.port).close()
-        except OSError as error:
-            where = f"{wanted.gateway.host}:{wanted.gateway.port}"
-            raise SettingsError(
-                f"the gateway cannot listen on {where}: {error.strerror}",
-                hint="Another program has it. Set `listen:` in agents.yaml to another port, "
-                "such as 127.0.0.1:8701. Nothing was started.",
-            ) from error
-        current = state.state.roles
-        for action in plan(wanted.roles, current):
-            if isinstance(action, Remove):
-                state.drop_role(action.role)
-            else:
-                kept = current[action.role].generation if isinstance(action, Update) else 0
-                generation = kept or state.next_generation(action.role)
-                spec = action.spec.model_copy(update={"generation": generation})
-                state.keep_role(action.role, spec)
-        state.update(
-            gateway=wanted.gateway,
-            bootstraps=wanted.bootstraps,
-            credentials=wanted.credentials,
-        )
+        need_port(wanted.gateway, state.state.port)
+        write_wishes(state, wanted)
 
 
 def _daemon_command(checked: Checked) -> list[str]:
@@ -345,7 +346,8 @@ def _tell_change(role: Object) -> None:
     text = f"{role['role']:12} {paint_state(str(role['state']))}"
     if role["state"] == "ready":
         tools = cast("list[str]", role["tools"])
-        text += paint(f"  {len(tools)} tools, pid {role['pid']}, {role['url']}", "dim")
+        pid = "" if role["pid"] is None else f"pid {role['pid']}, "
+        text += paint(f"  {len(tools)} tools, {pid}{role['url']}", "dim")
         if role["detail"]:
             text += f"\n{'':12} {role['detail']}"
     elif role["detail"]:

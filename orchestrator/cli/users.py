@@ -64,7 +64,7 @@ def _without_user(project: Project) -> Iterator[tuple[str, Role]]:
     for name, role in sorted(project.roles.items()):
         if _shares_files(project, role):
             continue
-        if role.user is None:
+        if role.user is None and role.runtime == "process":
             yield name, role
         upstream = role.rotation.upstream
         issuer = issuers.get(upstream.issuer or "") if upstream is not None else None
@@ -107,7 +107,8 @@ def check_users(project: Project, desired: Desired, paths: Paths) -> None:
 
 def tell_shared(desired: Desired) -> None:
     """Say once what it means that roles share the user of everything else."""
-    if shared := shared_note([spec.user for spec in desired.roles.values()]):
+    users = [spec.user for spec in desired.roles.values() if spec.container is None]
+    if shared := shared_note(users):
         note(f"Note: {shared}.")
 
 

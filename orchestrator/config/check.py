@@ -6,6 +6,7 @@ from typing import Final, cast
 
 from pydantic import BaseModel
 
+from orchestrator.config.containercheck import check_container
 from orchestrator.config.launchers import refused_launcher
 from orchestrator.config.places import (
     OF_A_BOOTSTRAP,
@@ -23,6 +24,7 @@ from orchestrator.config.secretlike import (
 )
 from orchestrator.config.yamlfile import Document, Loc, texts
 from orchestrator.errors import FileProblem
+from orchestrator.model.container import is_pinned
 from orchestrator.model.desired import BOOTSTRAP_ROLE
 from orchestrator.model.names import BandName, SecretName
 from orchestrator.model.role import Role
@@ -52,6 +54,8 @@ def check_server(server: Server, document: Document, stem: str) -> Iterator[File
     yield from _check_bands(server, document)
     yield from _check_tools(server, document)
     yield from _check_launch(server, document)
+    yield from check_container(server, document)
+    yield from _check_container_texts(server, document)
     for index, name in enumerate(server.asks):
         if name in server.asks[:index]:
             yield document.problem(
@@ -157,7 +161,8 @@ def check_launcher(
     has_secrets = any(role.secrets for role in roles) or bool(
         server.bootstrap and server.bootstrap.secrets
     )
-    if refused := refused_launcher(server.launch.command, has_secrets=has_secrets):
+    command = server.launch.command
+    if command and (refused := refused_launcher(command, has_secrets=has_secrets)):
         yield document.problem(("launch", "command", 0), *refused)
 
 
@@ -207,11 +212,31 @@ def _check_launch(server: Server, document: Document) -> Iterator[FileProblem]:
     yield from _check_transport(launch, document)
     known = (*OF_AN_INSTANCE, launch.listen) if launch.transport == "http" else OF_AN_INSTANCE
     yield from _placeholders(launch.env, document, ("launch", "env"), known)
-    yield from _check_words(launch.command, document, ("launch", "command"), known)
+    if launch.command is not None:
+        yield from _check_words(launch.command, document, ("launch", "command"), known)
     if launch.directory is not None:
         yield from _unknown_words(
             launch.directory, document, ("launch", "directory"), OF_AN_INSTANCE
         )
+
+
+def _check_container_texts(server: Server, document: Document) -> Iterator[FileProblem]:
+    """Refuse secrets in what is said of a container, and variables that are not the file's to set.
+
+    What is said to the engine can be read there by whoever may ask it.
+    """
+    container = server.container
+    if container is None:
+        return
+    loc: Loc = ("container", "env")
+    for name in _own_variables(server):
+        if (*loc, name) in document.keys:
+            yield document.problem(
+                (*loc, name), "Bandmaster sets this variable itself", "remove it", at_key=True
+            )
+    yield from _plain_variables(container.env, document, loc)
+    for index, word in enumerate(container.command):
+        yield from _secret_word(word, document, ("container", "command", index))
 
 
 def _check_words(
@@ -220,13 +245,17 @@ def _check_words(
     """Check the arguments of a command."""
     for index, word in enumerate(words):
         yield from _unknown_words(word, document, (*loc, index), known)
-        option = _OPTION.fullmatch(word)
-        if looks_random(word) or (option and is_secret_name(option[1].replace("-", "_"))):
-            yield document.problem(
-                (*loc, index),
-                "looks like a secret, and every user of the machine can read a command's arguments",
-                _AS_REFERENCE,
-            )
+        yield from _secret_word(word, document, (*loc, index))
+
+
+def _secret_word(word: str, document: Document, loc: Loc) -> Iterator[FileProblem]:
+    option = _OPTION.fullmatch(word)
+    if looks_random(word) or (option and is_secret_name(option[1].replace("-", "_"))):
+        yield document.problem(
+            loc,
+            "looks like a secret, and every user of the machine can read a command's arguments",
+            _AS_REFERENCE,
+        )
 
 
 def _check_references(
@@ -259,6 +288,8 @@ def _check_transport(launch: Launch, document: Document) -> Iterator[FileProblem
                 )  # fmt: skip
         return
     word = f"{{{launch.listen}}}"
+    if launch.command is None:  # only containers, which are looked at elsewhere
+        return
     if not any(word in text for text in (*launch.command, *launch.env.values())):
         yield document.problem(
             ("launch", "transport"),
@@ -422,5 +453,7 @@ def _unknown_words(
 def _literals(document: Document) -> Iterator[FileProblem]:
     """Refuse secrets of a known format wherever they stand; others are looked for in `env`."""
     for loc, text in texts(document.data, ()):
+        if loc[-1:] == ("image",) and is_pinned(text):
+            continue  # a digest is as random as a key
         if looks_known(text) and not {"env", "secrets", "command", "arguments"} & set(loc):
             yield document.problem(loc, "looks like a secret", _AS_REFERENCE)

@@ -10,7 +10,7 @@ from orchestrator.config.launchers import refused_launcher
 from orchestrator.config.project import Project
 from orchestrator.config.yamlfile import Loc
 from orchestrator.errors import RoleFileError
-from orchestrator.files import who_may_write
+from orchestrator.files import script_of, who_may_replace
 from orchestrator.model.role import Role
 from orchestrator.model.server import Server
 
@@ -36,6 +36,8 @@ def resolve_command(
         RoleFileError: There is no such program, or none that may be started.
     """
     places = project.places(role.role if role else None)
+    if server.launch.command is None:
+        raise AssertionError("a server without a command was let through")
     program, *arguments = (places.fill(word) for word in server.launch.command)
     found = _find(program, project.root, os.environ.get("PATH", "") if path is None else path)
     if found is None:
@@ -50,13 +52,22 @@ def resolve_command(
     for name in (found, str(Path(found).resolve())):
         if refused := refused_launcher((name, *arguments), has_secrets=has_secrets):
             _refuse(project, server, *refused)
-    if writer := who_may_write(Path(found).stat()):
-        _refuse(
-            project,
-            server,
-            f"{writer} may write the program {found}, and it would run with this environment",
-            f"chmod go-w {found}",
-        )
+    directory = Path(places.fill(server.launch.directory or "/"))
+    for what in (Path(found), script_of((found, *arguments), directory)):
+        # What is not there shows when it is started.
+        if what is None or not what.exists():
+            continue
+        if replacer := who_may_replace(what):
+            writer, place = replacer
+            kind = "program" if str(what) == found else "script"
+            inside = "" if place == what else f"{place}, with "
+            _refuse(
+                project,
+                server,
+                f"{writer} may write {inside}the {kind} {what}, "
+                "and it would run with this environment",
+                f"chmod go-w {place}",
+            )
     return (found, *arguments)
 
 

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,3 +42,25 @@ class Places:
 def unknown_placeholders(text: str, known: tuple[str, ...] = OF_AN_INSTANCE) -> tuple[str, ...]:
     """Tell the words in braces that are no placeholder here."""
     return tuple(match[1] for match in _PLACEHOLDER.finditer(text) if match[1] not in known)
+
+
+@dataclass(frozen=True, slots=True)
+class InsidePlaces:
+    """What the placeholders stand for inside a container.
+
+    Attributes:
+        keep: Directories that it keeps, as the file writes them, each with its place inside.
+        role: The role; empty in a bootstrap.
+    """
+
+    keep: Mapping[str, str]
+    role: str = ""
+
+    def fill(self, text: str) -> str:
+        """Replace every placeholder that means something inside; the others stay as they are."""
+        # The longest first: one kept directory may be inside another.
+        for outside in sorted(self.keep, key=len, reverse=True):
+            name = re.compile(re.escape(outside.rstrip("/")) + r"(?![A-Za-z0-9._-])")
+            text = name.sub(lambda _, outside=outside: self.keep[outside], text)
+        values = {"python": "python3", "role": self.role}
+        return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), text)

@@ -17,6 +17,7 @@ from orchestrator.config.secretlike import is_sayable
 from orchestrator.config.yamlfile import Document, Loc
 from orchestrator.errors import FileProblem, RoleFileError
 from orchestrator.model.base import Json, Model
+from orchestrator.model.container import IMAGE_PATTERN
 from orchestrator.model.issuers_cloud import AWS_SECRET_PATTERN, LEASE_PATH_PATTERN
 from orchestrator.model.names import (
     AGENT_PATTERN,
@@ -38,6 +39,7 @@ _PATTERNS: Final = {
     TOOL_PATTERN: "a tool's name is up to 128 of A-Z, a-z, 0-9, _, ., / and -",
     HTTP_PATH_PATTERN: "a path begins with / and is up to 256 of A-Z, a-z, 0-9, ., _, ~, / and -",
     USER_PATTERN: "a user's name is up to 32 of a-z, 0-9, _ and -, and begins with a letter or _",
+    IMAGE_PATTERN: "an image is such as registry.example/wallet@sha256:..., or sha256:... alone",
     REGION_PATTERN: "a region is such as eu-central-1",
     LEASE_PATH_PATTERN: "a path is such as database/creds/app, and no part of it is empty or dots",
     AWS_SECRET_PATTERN: "a secret's name is up to 512 of A-Z, a-z, 0-9, /, _, +, =, ., @, : and -",

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Generic, TypeVar, final
 
 from orchestrator.config.check import check_launcher, check_role, check_server
+from orchestrator.config.containercheck import check_kind, check_shared_files
 from orchestrator.config.places import Places
 from orchestrator.config.problems import check, did_you_mean, quoted, sort_problems
 from orchestrator.config.rotationcheck import (
@@ -200,8 +201,12 @@ def _cross_check(
             yield from check_role(role.model, role.document, stem, models)
             server = models.get(role.model.server)
             yield from check_rotation(role.model, role.document, server, settings)
+            yield from check_kind(role.model, role.document, server, settings)
     found = [(role.model, role.document) for role in roles.values() if role]
     yield from check_shared_secrets(found, settings)
+    sharing = {stem for stem, server in models.items() if server and server.launch.shares_files}
+    by_name = {stem: (role.model, role.document) for stem, role in roles.items() if role}
+    yield from check_shared_files(by_name, sharing.__contains__)
     for stem, server in servers.items():
         if server:
             yield from check_server(server.model, server.document, stem)

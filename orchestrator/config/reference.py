@@ -24,7 +24,8 @@ before anything starts. A mistake is told with file, line and column, and nothin
 - `{python}`, `{project}`, `{state}` and `{role}` are filled in inside `launch.command`,
   `launch.directory` and every `env`; a bootstrap knows all but `{role}`. A server with
   `transport: http` is told where to listen by `{socket}` or `{port}` in its `launch.command` or
-  `launch.env`.
+  `launch.env`. In what is said to a container they mean what they mean inside it.
+- A size is a number with `KiB`, `MiB` or `GiB`.
 - A secret is never in a file. Under `secrets:` stands where it is kept: `env:NAME` (the
   environment, then `.env`), `file:/absolute/path` with mode 0600, or another of the
   [references](secrets.md). A path may begin with `{state}/` or `{project}/`.

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from orchestrator.config.problems import describe, models_in
 from orchestrator.model.base import Json, JsonObject, format_duration
+from orchestrator.model.container import SIZE_PATTERN, format_size
 from orchestrator.model.role import Role
 from orchestrator.model.server import Server
 from orchestrator.model.settings import Settings
@@ -66,6 +67,8 @@ def _schema(model: type[BaseModel], title: str) -> JsonObject:
             # pydantic writes ISO 8601 there, which the files do not take.
             if isinstance(default, timedelta):
                 _object(properties[key])["default"] = format_duration(default)
+            elif isinstance(default, int) and _object(properties[key]).get("pattern") == SIZE_PATTERN:
+                _object(properties[key])["default"] = format_size(default)
             elif isinstance(default, BaseModel):
                 _object(properties[key])["default"] = {}
     _tidy(schema)

@@ -179,7 +179,7 @@ class Bootstraps:
         if spec.server in self._state.state.bootstrapped:
             _require_generated(spec)
         for path, size in spec.generate.items():
-            _generate(Path(path), size)
+            generate(Path(path), size)
         secrets = await self._resolve(spec.spec)
         await self._runtime.start(spec.spec)
         process = await self._runtime.launch(spec.spec, secrets)
@@ -194,7 +194,7 @@ class Bootstraps:
     async def _call_all(self, process: Process, spec: BootstrapSpec) -> None:
         async with self._converse(process, spec.spec) as call_tool:
             for call in spec.calls:
-                _judge(call, await call_tool(call.tool, call.arguments))
+                judge(call, await call_tool(call.tool, call.arguments))
 
 
 def _all_there(spec: BootstrapSpec) -> bool:
@@ -212,15 +212,19 @@ def _require_generated(spec: BootstrapSpec) -> None:
         )
 
 
-def _generate(path: Path, size: int) -> None:
+def generate(path: Path, size: int) -> None:
     """Make a file of random text, once; one that is there already is kept."""
     make_private_directory(path.parent)
     if not path.exists():
         write_atomically(path, randomness.token_urlsafe(size).encode() + b"\n")
 
 
-def _judge(call: BootstrapCall, result: JsonObject) -> None:
-    """Refuse a result that is an error, unless it says that somebody did it already."""
+def judge(call: BootstrapCall, result: JsonObject) -> None:
+    """Refuse a result that is an error, unless it says that somebody did it already.
+
+    Raises:
+        WorkloadStartError: It is one.
+    """
     if not result.get("isError"):
         return
     structured = result.get("structuredContent")

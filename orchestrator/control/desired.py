@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from orchestrator.config.places import Places
+from orchestrator.config.places import InsidePlaces, Places
 from orchestrator.config.policies import policy_of
 from orchestrator.config.rotationcheck import MINTING_TOOL
 from orchestrator.model.base import Json, JsonObject
+from orchestrator.model.container import ContainerSpec
 from orchestrator.model.desired import (
     BOOTSTRAP_ROLE,
     BootstrapSpec,
@@ -22,11 +23,15 @@ from orchestrator.model.role import Mode, Restart, Role
 from orchestrator.model.rotation import UpstreamRotation
 from orchestrator.model.secret import SecretRef
 from orchestrator.model.server import Bootstrap, BootstrapCall, Launch, Server
+from orchestrator.model.settings import Docker
 from orchestrator.model.stores import DEFAULT_STORE, Account
 from orchestrator.model.workload import HttpServing, WorkloadSpec
 
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OWN_VAULT: Final = OwnVault()
+_DOCKER: Final = Docker()
+# Inside a container everything else is read-only, and its image has a PATH of its own.
+_INSIDE_BASELINE: Final = {"HOME": "/tmp", "LANG": "C.UTF-8", "TMPDIR": "/tmp", "TZ": "UTC"}  # noqa: S108 - of the container
 
 
 def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be made for this call
@@ -42,6 +47,7 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
     vault: OwnVault = _OWN_VAULT,
     users: Mapping[str, str] = MappingProxyType({}),
     stores: Mapping[str, Account] = MappingProxyType({}),
+    docker: Docker = _DOCKER,
 ) -> Desired:
     """Turn checked files into specs.
 
@@ -49,8 +55,9 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
         roles: The roles to run.
         servers: Every server file.
         gateway: How the gateway listens.
-        argvs: Resolved command of each role's instance.
-        bootstrap_argvs: Resolved command of each server's bootstrap instance, where it has one.
+        argvs: Resolved command of each role's instance that is a process.
+        bootstrap_argvs: Resolved command of each server's short-lived instances that are processes,
+            where it has any.
         places: Tells what the placeholders stand for in a role, by its name.
         baseline: Tells the variables that every instance of a role has, by its name.
         issuers: Who makes credentials, by name.
@@ -58,6 +65,7 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
         users: The unix user of each role that has one of its own, and of its owner's instance
             under `owner_of(role)`.
         stores: Stores of secrets that are reached over the network, by name.
+        docker: The engine for containers.
 
     Returns:
         What should run; generations are left at 1.
@@ -83,9 +91,10 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
             env=role.env,
             secrets={key: as_issued(ref) for key, ref in role.secrets.items()},
             restart=role.restart,
-            argv=argvs[name],
+            argv=argvs.get(name, ()),
             places=places(name),
             baseline=baseline(name),
+            inside=_container(role, server, docker, places(name)),
         ).model_copy(
             update={
                 "sharing": role.instances,
@@ -101,7 +110,7 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
                 name,
                 server,
                 issuer,
-                argv=argvs[name],
+                argv=argvs.get(name) or bootstrap_argvs[role.server],
                 places=places(name),
                 baseline=baseline(f"{BOOTSTRAP_ROLE}.owner.{name}"),
             ).model_copy(update={"user": issuer.user or users.get(owner_of(name), "")})
@@ -109,9 +118,10 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
             bootstraps[role.server] = _bootstrap(
                 server,
                 wanted,
-                bootstrap_argvs[role.server],
+                bootstrap_argvs.get(role.server, ()),
                 places(""),
                 baseline(f"{BOOTSTRAP_ROLE}-{role.server}"),
+                docker,
             )
     credentials = CredentialPlan(issuers=makers, owners=owners, vault=vault, stores=dict(stores))
     return Desired(gateway=gateway, roles=specs, bootstraps=bootstraps, credentials=credentials)
@@ -177,12 +187,18 @@ def _spec(  # noqa: PLR0913  a private step of the function above
     argv: tuple[str, ...],
     places: Places,
     baseline: Mapping[str, str],
+    inside: ContainerSpec | None = None,
 ) -> WorkloadSpec:
     promised = server.tools_of(bands, mode)
     names = server.bands.names if bands is None else bands
-    variables = dict(baseline)
-    for given in (server.launch.env, env):
-        variables |= {name: places.fill(value) for name, value in given.items()}
+    fill, variables, further = places.fill, dict(baseline), {}
+    directory = "" if inside else places.fill(server.launch.directory or baseline["HOME"])
+    if inside is not None and server.container is not None:
+        fill = InsidePlaces(server.container.keep, places.role).fill
+        variables, further = dict(_INSIDE_BASELINE), server.container.env
+        argv = tuple(fill(word) for word in server.container.command)
+    for given in (server.launch.env, further, env):
+        variables |= {name: fill(value) for name, value in given.items()}
     if server.bands.variable is not None:
         everything = bands is None or bands == server.bands.names
         full = server.bands.full if everything else None
@@ -195,7 +211,7 @@ def _spec(  # noqa: PLR0913  a private step of the function above
         bands=names,
         mode=mode,
         argv=argv,
-        directory=places.fill(server.launch.directory or baseline["HOME"]),
+        directory=directory,
         env={SecretName(name): value for name, value in sorted(variables.items())},
         secrets={name: _fill_reference(ref, places) for name, ref in secrets.items()},
         tools={name: server.tools[name].kind for name in server.tools if name in promised},
@@ -206,6 +222,7 @@ def _spec(  # noqa: PLR0913  a private step of the function above
         probe=server.probe,
         stop=server.stop,
         http=_http(server.launch),
+        container=inside,
     )
 
 
@@ -215,6 +232,7 @@ def _bootstrap(
     argv: tuple[str, ...],
     places: Places,
     baseline: Mapping[str, str],
+    docker: Docker,
 ) -> BootstrapSpec:
     spec = _spec(
         RoleName(BOOTSTRAP_ROLE),
@@ -227,6 +245,7 @@ def _bootstrap(
         argv=argv,
         places=places,
         baseline=baseline,
+        inside=None if argv else _container(None, server, docker, places),
     )
     return BootstrapSpec(
         server=server.server,
@@ -234,6 +253,28 @@ def _bootstrap(
         generate={places.fill(path): size for path, size in wanted.generate.items()},
         calls=tuple(_fill_call(call, places) for call in wanted.calls),
         produces=tuple(places.fill(path) for path in wanted.produces),
+    )
+
+
+def _container(
+    role: Role | None, server: Server, docker: Docker, places: Places
+) -> ContainerSpec | None:
+    """Describe the container of a role that has one, or of a bootstrap that has to have one."""
+    said = server.container
+    if said is None or (role is not None and role.runtime == "process"):
+        return None
+    egress = () if role is None else role.egress
+    return ContainerSpec(
+        image=said.image,
+        user=said.user,
+        keep={places.fill(outside): inside for outside, inside in said.keep.items()},
+        memory=said.memory,
+        cpus=said.cpus,
+        pids=said.pids,
+        tmp=said.tmp,
+        egress=egress,
+        engine=docker.socket,
+        proxy=docker.image or "" if egress else "",
     )
 
 

@@ -1,12 +1,13 @@
 """The processes of roles, as whoever replaces their credentials sees them."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import final
 
 from orchestrator.control.publish import Publisher
 from orchestrator.control.reconciler import Reconciler
 from orchestrator.control.state import StateFile
-from orchestrator.errors import NotRunningError, WorkloadNotReadyError
+from orchestrator.errors import NotRunningError, StateUnwritableError, WorkloadNotReadyError
 from orchestrator.model.names import RoleName, WorkloadName
 from orchestrator.model.rotation import Drain
 
@@ -79,22 +80,25 @@ class Instances:
     async def hold(self, role: RoleName, seconds: float) -> None:
         """Let new calls wait, each at most so long, until `release`; calls in flight end meanwhile.
 
+        They have half of the time for it: the other half is for what the wait is about.
+
         Raises:
-            WorkloadNotReadyError: Some did not end in that time; calls are let through again.
+            WorkloadNotReadyError: Some did not end in that half; calls are let through again.
             NotRunningError: The role is not applied.
         """
         slot = self._reconciler.slot(role)
         plane = await self._publisher.plane()
+        grace = seconds / 2
         plane.hold(role, seconds)
         try:
-            drain = await slot.quiet(seconds)
+            drain = await slot.quiet(grace)
         except BaseException:
             plane.release(role)
             raise
         if drain.left:
             plane.release(role)
             raise WorkloadNotReadyError(
-                f"{drain.left} calls of {role} did not end within {seconds:g} s, "
+                f"{drain.left} calls of {role} did not end within {grace:g} s, "
                 f"the oldest began {drain.oldest:.0f} s ago"
             )
 
@@ -105,18 +109,17 @@ class Instances:
     async def close(self, role: RoleName, reason: str) -> int:
         """Kill every process of a role at once and keep it down, on disk, until `reopen`.
 
-        Waits for no change that is under way: that one finds the role closed.
+        Waits for no change that is under way: that one finds the role closed. Nor for a disk: what
+        cannot be written, the state file is behind with.
 
         Returns:
             How many calls were cut.
-
-        Raises:
-            StateUnwritableError: All is done, but would be forgotten with this process.
         """
         try:
             slot = self._reconciler.slot(role)
         except NotRunningError:
-            self._state.close(role, reason)  # it must not be started either
+            with suppress(StateUnwritableError):
+                self._state.close(role, reason)  # it must not be started either
             return 0
         return await slot.close(reason)
 

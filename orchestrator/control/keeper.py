@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from orchestrator.control.attest import Attestation, attest
 from orchestrator.control.dataplane import DataPlane
-from orchestrator.control.ends import EndedError, Ends, describe_exit
+from orchestrator.control.ends import EndedError, Ends
 from orchestrator.control.last_words import end_of, last_words
 from orchestrator.control.lifecycle import History, after_failure
 from orchestrator.control.pins import Live
@@ -23,6 +23,7 @@ from orchestrator.control.vigil import Sign, Vigil
 from orchestrator.errors import (
     AgentsError,
     AttestationError,
+    ContainerEngineError,
     RotationError,
     RuntimeUnavailableError,
     SecretError,
@@ -120,6 +121,7 @@ class Keeper:
         self._was_hidden = False
         self._inside: anyio.CancelScope | None = None
         self._ends = Ends()
+        self._how = ""  # the last process ended
         self._tools_changed = anyio.Event()
         self._moved = anyio.Event()
 
@@ -206,9 +208,9 @@ class Keeper:
         self._is_over = True
         self._moved.set()
 
-    def note_exit(self, pid: int, code: int | None) -> None:
+    def note_exit(self, pid: int, code: int | None, cause: str = "") -> None:
         """Take the news that a process of this workload ended."""
-        self._ends.note(pid, code)
+        self._ends.note(pid, code, cause)
 
     def note_tools_changed(self) -> None:
         """Take the news that the live server says its tools changed."""
@@ -243,7 +245,10 @@ class Keeper:
             try:
                 await self._keep_one()
             except RuntimeUnavailableError as error:
-                self._move(Phase.BACKOFF, str(error), "The engine is asked again.")
+                # supervisord comes back with us; an engine for containers is somebody else's.
+                self._failed_once = self._failed_once or isinstance(error, ContainerEngineError)
+                hint = f"{error.hint or ''} The engine is asked again.".lstrip()
+                self._move(Phase.BACKOFF, str(error), hint)
                 await anyio.sleep(ENGINE_POLL_SECONDS)
             except Exception as error:  # noqa: BLE001  such as a full disk: others serve on
                 self._log.exception("keeper failed")
@@ -440,6 +445,7 @@ class Keeper:
             with anyio.move_on_after(self.spec.probe.every.total_seconds()):
                 await self._news_of(process)
             if process.pid in self._ends:
+                self._how = self._ends.how(process.pid)
                 return self._ends.take(process.pid)
             changed = self._tools_changed.is_set()
             if changed:
@@ -541,13 +547,14 @@ class Keeper:
         if failure is not None and process.pid not in self._ends:
             raise failure
         # However the work failed: that the process ended says more.
+        how = self._ends.how(process.pid)
         code = self._ends.take(process.pid)
         self.process = None
-        raise EndedError(self.spec.name, code)
+        raise EndedError(self.spec.name, code, how)
 
     async def _after_exit(self, code: int | None) -> None:
         """A process that had been ready is gone."""
-        sentence = f"it ended by itself ({describe_exit(code)})"
+        sentence = f"it ended by itself ({self._how})"
         self._let_go(sentence)
         await self._wait_before_retry(sentence + self._last_words(code), code)
 

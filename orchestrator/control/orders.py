@@ -17,6 +17,7 @@ from orchestrator.control.reconciler import Reconciler
 from orchestrator.errors import AgentsError, NotRunningError
 from orchestrator.model.admin import (
     ApplyRequest,
+    AttachRequest,
     CredentialRequest,
     PinsApproveRequest,
     PinsDiffRequest,
@@ -133,6 +134,11 @@ class Orders:
                     lambda: self._reconciler.restart(request.role)
                 ):
                     yield reply
+            case AttachRequest():
+                async for reply in self._until_settled(
+                    lambda: self._reconciler.attach(request.role, request.url)
+                ):
+                    yield reply
             case ShutdownRequest():
                 async for reply in self._until_settled(self._reconciler.shutdown):
                     yield reply
@@ -145,9 +151,9 @@ class Orders:
                 yield Result(body=[describe_token(record) for record in records])
             case TokenRevokeRequest():
                 desk = await self._desk()
-                done = await anyio.to_thread.run_sync(
-                    lambda: desk.revoke_with_receipt(
-                        TokenId(request.id), by="operator", reason="revoked by an operator"
+                [done] = await anyio.to_thread.run_sync(
+                    lambda: desk.revoke_many(
+                        [TokenId(request.id)], by="operator", reason="revoked by an operator"
                     )
                 )
                 receipt = done.describe()
@@ -240,7 +246,13 @@ class Orders:
 
     def _status(self) -> JsonObject:
         report = self._report()
-        shared = shared_note([spec.user for spec, _ in self._reconciler.every_pinned()])
+        shared = shared_note(
+            [
+                spec.user
+                for spec, _ in self._reconciler.every_pinned()
+                if not spec.attached and spec.container is None
+            ]
+        )
         of_role: dict[str, list[CredentialStatus]] = {}
         for one in report.credentials:
             of_role.setdefault(one.role, []).append(one)

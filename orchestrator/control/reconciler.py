@@ -76,9 +76,10 @@ class Reconciler:
 
     def notes(self) -> tuple[str, ...]:
         """Tell in words what is wrong beside the roles."""
+        more = self._services.runtime.notes()
         if not self._engine_trouble:
-            return ()
-        return ("the process engine is gone; instances run on, `agents up` starts it again",)
+            return more
+        return (*more, "the process engine is gone; instances run on, `agents up` starts it again",)
 
     def note_tools_changed(self, workload: WorkloadName) -> None:
         """Take the news that a live server says its tools changed."""
@@ -172,16 +173,24 @@ class Reconciler:
             WorkloadNotReadyError: The fresh one did not become ready; the old one serves on.
         """
         async with self.turn():
-            slot = self.slot(role)
-            if slot.closed is not None:
-                raise NotRunningError(
-                    f"role {role} is closed: {slot.closed}",
-                    hint=f"`agents reopen {role}` lets it run again.",
-                )
+            slot = self._open_slot(role)
             self._bootstraps.begin(self._services.state.state.bootstraps, self._tasks())
             # Whoever restarts it may have put another program in its place.
             self._services.state.forget_eras(slot.spec.server)
             await self._replacement(role, slot.spec)()
+
+    async def attach(self, role: RoleName, url: str) -> None:
+        """Have the server at another address serve a role; the one before finishes what it has.
+
+        Raises:
+            NotRunningError: The role is not applied, or its server is ours.
+            WorkloadNotReadyError: The other one did not become ready; the one before serves on.
+        """
+        async with self.turn():
+            slot = self._open_slot(role)
+            if not slot.spec.attached:
+                raise NotRunningError(f"the server of {role} is started here, by `agents up`")
+            await self._replacement(role, slot.spec.model_copy(update={"attached": url}))()
 
     async def shutdown(self) -> None:
         """Unroute, drain and stop every role; what should run is forgotten.
@@ -220,6 +229,15 @@ class Reconciler:
         if slot is None:
             known = ", ".join(sorted(self._slots)) or "none"
             raise NotRunningError(f"role {role} is not running here; running: {known}")
+        return slot
+
+    def _open_slot(self, role: RoleName) -> Slot:
+        slot = self.slot(role)
+        if slot.closed is not None:
+            raise NotRunningError(
+                f"role {role} is closed: {slot.closed}",
+                hint=f"`agents reopen {role}` lets it run again.",
+            )
         return slot
 
     def _tasks(self) -> TaskGroup:
@@ -315,7 +333,7 @@ class Reconciler:
 
     def _hand_over(self, end: WorkloadExit) -> None:
         for keeper in self._keepers_of(end.name):
-            keeper.note_exit(end.pid, end.code)
+            keeper.note_exit(end.pid, end.code, end.cause)
         self._bootstraps.note_exit(end)
 
     def _keepers_of(self, workload: WorkloadName) -> list[Keeper]:

@@ -25,7 +25,7 @@ def report_role(keeper: Keeper, clock: Clock, url: str) -> RoleStatus:
         mode=spec.mode,
         tools=tuple(str(tool["name"]) for tool in keeper.tools) if ready else (),
         missing=keeper.missing if ready else (),
-        pid=keeper.process.pid if keeper.process else None,
+        pid=_pid(keeper),
         generation=spec.generation,
         restarts=keeper.restarts,
         uptime_seconds=_uptime(keeper, now),
@@ -46,11 +46,16 @@ def report_process(keeper: Keeper, clock: Clock) -> ProcessStatus:
         detail=keeper.detail,
         era=keeper.era or "",
         owner=keeper.owner,
-        pid=keeper.process.pid if keeper.process else None,
+        pid=_pid(keeper),
         restarts=keeper.restarts,
         uptime_seconds=_uptime(keeper, clock.monotonic()),
         credential=keeper.credential if keeper.process else "",
     )
+
+
+def _pid(keeper: Keeper) -> int | None:
+    """Tell the process; one that somebody else runs has only a number of ours."""
+    return None if keeper.process is None or keeper.spec.attached else keeper.process.pid
 
 
 def _uptime(keeper: Keeper, now: float) -> float | None:

@@ -1,6 +1,7 @@
 """One role: the generation that serves, and others that come or go beside it."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import final
 
@@ -360,21 +361,18 @@ class Slot:
     async def close(self, reason: str) -> int:
         """Kill every process at once, and run none until `reopen`.
 
+        Without a disk, too: what is not written then, the state file is behind with.
+
         Returns:
             How many calls were cut.
-
-        Raises:
-            StateUnwritableError: All is done, but would be forgotten with this process.
         """
-        doomed, problem = self._generations(), None
+        doomed = self._generations()
         self._closed = reason
         fresh = self.spec
-        try:
+        with suppress(StateUnwritableError):
             self._services.state.close(self.role, reason)
             fresh = self._next(self.spec, "")
             self._services.state.keep_role(self.role, fresh)
-        except StateUnwritableError as error:
-            problem = error
         self._current = self._begin(fresh)
         self._staged = self._successor = self._predecessor = None
         self._leaving = []
@@ -386,8 +384,6 @@ class Slot:
             for event in gone:
                 await event.wait()
         self._services.changed()
-        if problem is not None:
-            raise problem
         return cut
 
     def _kill(self, generation: Generation) -> anyio.Event:

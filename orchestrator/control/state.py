@@ -11,6 +11,7 @@ from orchestrator.files import write_atomically
 from orchestrator.model.base import JsonObject, Model
 from orchestrator.model.desired import BootstrapSpec, CredentialPlan, GatewaySettings
 from orchestrator.model.names import RoleField, RoleName, ServerField, ServerName, WorkloadName
+from orchestrator.model.rotation import Closure
 from orchestrator.model.snapshot import Era
 from orchestrator.model.workload import WorkloadSpec
 
@@ -71,6 +72,7 @@ class ControlState(Model):
         staged: Generation that is readied with another credential, by role.
         leaving: Generations that served before and finish what they have, by role.
         closed: Why roles were closed in an emergency; they stay so until they are opened again.
+        closures: Orders to close roles that are not carried out to their end.
         credentials: Who makes credentials.
     """
 
@@ -92,6 +94,7 @@ class ControlState(Model):
         default_factory=dict
     )
     closed: dict[RoleField, str] = Field(default_factory=dict)
+    closures: Annotated[tuple[Closure, ...], Field(strict=False)] = ()
     credentials: CredentialPlan = CredentialPlan()
 
 
@@ -120,12 +123,18 @@ def read_state(path: Path) -> ControlState:
 
 @final
 class StateFile:
-    """The one writer of the state file; every change is on disk before `update` returns."""
+    """The one writer of the state file; every change is on disk before `update` returns.
+
+    Attributes:
+        state: What is so.
+        is_behind: Whether something of it that had to be so could not be written yet.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read what is there."""
         self._path = path
         self.state: ControlState = read_state(path)
+        self.is_behind: bool = False
 
     def update(self, **fields: object) -> None:
         """Replace fields of the state.
@@ -143,7 +152,26 @@ class StateFile:
                 f"{self._path} cannot be written: {error.strerror}",
                 hint="Make room on the disk; what runs, runs on.",
             ) from error
-        self.state = state
+        self.state, self.is_behind = state, False
+
+    def insist(self, **fields: object) -> None:
+        """Replace fields of the state even where it cannot be written; `catch_up` tries again.
+
+        Raises:
+            StateUnwritableError: The disk is full or gone; it is so until this process ends.
+        """
+        self.state = self.state.model_copy(update=fields)
+        self.is_behind = True
+        self.update()
+
+    def catch_up(self) -> None:
+        """Write what could not be written before.
+
+        Raises:
+            StateUnwritableError: It still cannot.
+        """
+        if self.is_behind:
+            self.update()
 
     def next_generation(self, role: RoleName) -> int:
         """Reserve the next generation of a role, for ever."""
@@ -231,13 +259,42 @@ class StateFile:
         self.update(leaving={**rest, spec.role: left} if left else rest)
 
     def close(self, role: RoleName, reason: str) -> None:
-        """Remember that a role is closed, with nothing of it running."""
+        """Remember that a role is closed, with nothing of it running; in memory in any case.
+
+        Raises:
+            StateUnwritableError: It would be forgotten with this process.
+        """
         state = self.state
-        self.update(
+        self.insist(
             closed={**state.closed, role: reason},
             staged=_without(state.staged, role),
             leaving=_without(state.leaving, role),
         )
+
+    def begin_closure(self, closure: Closure) -> None:
+        """Remember an order to close roles, and that they are closed; in memory in any case.
+
+        Raises:
+            StateUnwritableError: It would be forgotten with this process.
+        """
+        others = tuple(one for one in self.state.closures if one.id != closure.id)
+        closed = self.state.closed
+        self.insist(
+            closures=(*others, closure),
+            closed={**closed, **dict.fromkeys(closure.roles, closure.reason)},
+        )
+
+    def unfinished_closures(self) -> tuple[Closure, ...]:
+        """Tell the orders to close roles that are not carried out to their end."""
+        return self.state.closures
+
+    def finish_closure(self, closure: Closure) -> None:
+        """Forget an order that was carried out; the roles stay closed.
+
+        Raises:
+            StateUnwritableError: It is not forgotten, and carried out once more.
+        """
+        self.update(closures=tuple(one for one in self.state.closures if one.id != closure.id))
 
     def reopen(self, role: RoleName) -> None:
         """Forget that a role was closed."""

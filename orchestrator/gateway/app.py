@@ -161,7 +161,11 @@ class Application:
         now, wall = asyncio.get_running_loop().time(), self._clock.now()
         for exchange in tuple(self._open):
             exchange.patrol(now)
-            if exchange.principal is not None and exchange.principal.expires_at <= wall:
+            principal = exchange.principal
+            if principal is None or wall < principal.expires_at:
+                continue
+            # The rotation that replaced the token waits for what changes something.
+            if not (principal.is_replaced and _changes_something(exchange)):
                 exchange.interrupt(TokenExpiredError("The token's time is over"))
         self._go_on_patrol()
 
@@ -171,6 +175,16 @@ class Application:
             1
             for exchange in self._open
             if exchange.principal is not None and exchange.principal.token_id == token_id
+        )
+
+    def changing(self, token_id: TokenId) -> int:
+        """Tell how many calls of a token are at an instance and change something."""
+        return sum(
+            1
+            for exchange in self._open
+            if exchange.principal is not None
+            and exchange.principal.token_id == token_id
+            and _changes_something(exchange)
         )
 
     def cut_role(self, role: RoleName, sent: AgentsError, unsent: AgentsError) -> int:
@@ -242,6 +256,10 @@ class Application:
             place.is_ready for place in self._table.places().values()
         )
         return Reply(200 if is_ready else 503, jsonrpc.encode({"ready": is_ready, "roles": roles}))
+
+
+def _changes_something(exchange: Exchange) -> bool:
+    return exchange.target is not None and exchange.kind not in {None, "READ"}
 
 
 def _reply(direct: Direct, reply: Reply, request_id: str) -> bool:

@@ -303,8 +303,11 @@ class Connection(asyncio.Protocol):
             self._is_told_again = False
             self._url, self._headers = b"", []
             return
-        url, self._url = httptools.parse_url(self._url), b""
+        target, self._url = self._url, b""
+        url = httptools.parse_url(target)
         headers, self._headers = self._headers, []
+        if url.host:
+            _check_authority(target, headers)
         path = url.path.decode("ascii")
         if len(self._queue) >= MAX_PIPELINED:
             # One read may hold ten thousand; whoever means them can wait for replies.
@@ -443,6 +446,17 @@ def _plain_head(scope: Scope) -> bytes:
     kept = {b"content-length", b"transfer-encoding"}
     lines = [b"POST / HTTP/1.1", *(b"%b: %b" % one for one in scope["headers"] if one[0] in kept)]
     return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def _check_authority(target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    """Refuse a target that names another host than `Host` does.
+
+    A server goes by the target, and the application looks at the header.
+    Source: RFC 9112, section 3.2.2.
+    """
+    authority = target.split(b"/", 3)[2].lower()
+    if any(name == b"host" and value.lower() != authority for name, value in headers):
+        raise ValueError("the target names another host")
 
 
 def _size(header: tuple[bytes, bytes]) -> int:

@@ -332,6 +332,10 @@ class Gateway:
         """Tell how many requests of a token are open, streams included."""
         return self.app.open_of(token_id)
 
+    def changing(self, token_id: TokenId) -> int:
+        """Tell how many calls of a token are at an instance and change something."""
+        return self.app.changing(token_id)
+
     def lose(self, workload: WorkloadName, pid: int, reason: str) -> None:
         """End the calls in flight of a process that is gone."""
         target = self._table.target(workload)

@@ -12,6 +12,7 @@ from orchestrator.model.base import HIDE_INPUT, Duration, Json, JsonObject, Mode
 from orchestrator.model.desired import Desired
 from orchestrator.model.names import AgentField, RoleField
 from orchestrator.model.rotation import Purpose
+from orchestrator.model.settings import AttachField
 
 
 class StatusRequest(Model):
@@ -33,6 +34,14 @@ class RestartRequest(Model):
 
     op: Literal["restart"] = "restart"
     role: RoleField
+
+
+class AttachRequest(Model):
+    """Have the server at another address serve a role whose servers somebody else starts."""
+
+    op: Literal["attach"] = "attach"
+    role: RoleField
+    url: AttachField
 
 
 class ShutdownRequest(Model):
@@ -179,6 +188,7 @@ Request: TypeAlias = Annotated[
     StatusRequest
     | ApplyRequest
     | RestartRequest
+    | AttachRequest
     | ShutdownRequest
     | TokenIssueRequest
     | TokenListRequest

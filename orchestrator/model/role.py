@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, StringConstraints
 
 from orchestrator.model.base import Duration, Model, PositiveDuration
+from orchestrator.model.container import DestinationField
 from orchestrator.model.names import (
     BandField,
     BandName,
@@ -20,6 +21,7 @@ from orchestrator.model.rotation import RotationRule
 from orchestrator.model.rules import Limits, Readable, Sharing, Sum, ToolRule
 
 Mode: TypeAlias = Literal["agent", "owner"]
+Kind: TypeAlias = Literal["process", "container"]
 Standby = Annotated[int, Field(ge=0, le=1)]
 Sentence = Annotated[str, StringConstraints(min_length=3, max_length=500)]
 
@@ -51,7 +53,10 @@ class Role(Model):
         server: The server file to launch, by name.
         bands: Names of the server's bands, or `full` for all of them.
         mode: Whose mode the server runs in, where it knows the difference.
-        runtime: The engine; only `process` so far.
+        runtime: What its instances are: a `process` of this machine, or a `container` of its engine
+            for containers, as the server file describes it.
+        egress: Hosts and ports, such as `api.example.com:443`, that its containers may reach; none
+            by default. A process can reach whatever this machine can.
         env: Plain variables for the instance; never a secret.
         secrets: Variables whose values are resolved at launch.
         restart: How a crashed instance comes back.
@@ -76,7 +81,8 @@ class Role(Model):
     server: ServerField
     bands: Annotated[tuple[BandField, ...], Field(min_length=1, strict=False)] | Literal["full"]
     mode: Mode = "agent"
-    runtime: Literal["process"] = "process"
+    runtime: Kind = "process"
+    egress: Annotated[tuple[DestinationField, ...], Field(strict=False)] = ()
     env: dict[SecretField, str] = Field(default_factory=dict)
     secrets: dict[SecretField, SecretRefField] = Field(default_factory=dict)
     restart: Restart = Restart()

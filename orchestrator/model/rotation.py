@@ -85,6 +85,24 @@ class Rotation(Model):
     receipt: dict[str, Json] | None = None
 
 
+class Closure(Model):
+    """An order to end everything of some roles; kept from its beginning to its receipt.
+
+    Attributes:
+        id: Its id, and its receipt's.
+        roles: The roles.
+        reason: Why, in words.
+        requested_by: Who asked for it.
+        requested_at: When.
+    """
+
+    id: str
+    roles: Annotated[tuple[RoleField, ...], Field(strict=False)]
+    reason: str
+    requested_by: str
+    requested_at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Drain:
     """How the end of an old generation went.
@@ -127,8 +145,10 @@ class AgentRotation(Model):
     """How the tokens of a role's agents are replaced.
 
     Attributes:
-        every: How old a token gets at most; it is replaced some days earlier.
-        overlap: How long the old one works beside the new one at most.
+        every: How old a token gets at most; it is replaced some days earlier. A token that was
+            issued for a shorter time is followed by one of that time.
+        overlap: How long the old one works beside the new one at most. Then new calls with it are
+            refused; those under way that change something end by themselves.
         quiet: How long the old one has to be unused before it is revoked.
         deliver: Where agents find new tokens, by name. The workstation's own is always known; an
             agent that is not named gets its token by hand, with `agents rotate`.
@@ -149,7 +169,8 @@ class UpstreamRotation(Model):
             say it.
         every: How old it gets at most; it is replaced some days earlier, or before it expires.
         soak: How long the old instance stays idle beside the new one before it is stopped.
-        hold: How long calls may wait where the issuer knows no overlap.
+        hold: How long calls may wait where the issuer knows no overlap; those in flight have half
+            of it to end, the other half is for the new credential.
         prove_within: How long the issuer may take to refuse the old one.
         check: A harmless call that has to succeed with the new one.
     """

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, StringConstraints
 
 from orchestrator.model.base import Duration, Json, Model, PositiveDuration
+from orchestrator.model.container import Container
 from orchestrator.model.names import (
     HTTP_PATH_PATTERN,
     BandField,
@@ -31,10 +32,12 @@ class Launch(Model):
     """How an instance is started.
 
     Attributes:
-        command: Program and arguments. `{python}`, `{project}`, `{state}`, `{role}` are filled in.
-            The program is an absolute path, a path inside the project, or a name that is looked
-            up once, when the files are checked.
-        directory: Working directory, filled in the same way; the role's private home by default.
+        command: Program and arguments of a process. `{python}`, `{project}`, `{state}`, `{role}`
+            are filled in. The program is an absolute path, a path inside the project, or a name
+            that is looked up once, when the files are checked. Only roles with
+            `runtime: container` do without it.
+        directory: Working directory of a process, filled in the same way; the role's private home
+            by default. A container begins in the directory that its image names.
         env: Plain variables that every role's instance gets; filled in the same way.
         accepts: Variables that a role file may set, with what they mean; no others pass.
         transport: How it speaks MCP: `stdio`, or `http` (Streamable HTTP), for servers that speak
@@ -47,7 +50,7 @@ class Launch(Model):
             makes no users for such roles, who could not open each other's files.
     """
 
-    command: Annotated[tuple[Words, ...], Field(min_length=1, strict=False)]
+    command: Annotated[tuple[Words, ...], Field(min_length=1, strict=False)] | None = None
     directory: Words | None = None
     env: dict[SecretField, str] = Field(default_factory=dict)
     accepts: dict[SecretField, Sentence] = Field(default_factory=dict)
@@ -174,6 +177,7 @@ class Server(Model):
         source: Where it comes from: package and version, or path.
         era: Which protocol era it speaks; `auto` asks once and remembers.
         launch: How an instance is started.
+        container: How it is started in a container, where it may be.
         bands: Its bands.
         modes: How it is told its mode, if it has any.
         tools: Every tool it may ever show, with band and class.
@@ -188,7 +192,8 @@ class Server(Model):
     owner: Sentence
     source: Sentence
     era: EraChoice = "auto"
-    launch: Launch
+    launch: Launch = Launch()
+    container: Container | None = None
     bands: Bands
     modes: Modes | None = None
     tools: Annotated[dict[ToolField, Tool], Field(min_length=1)]

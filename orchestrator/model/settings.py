@@ -8,7 +8,9 @@ from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
 from orchestrator.model.auth import Auth
 from orchestrator.model.base import Model
+from orchestrator.model.container import ImageField
 from orchestrator.model.issuers import IssuerSettings, OwnVault
+from orchestrator.model.names import RoleField
 from orchestrator.model.rotation import IssuerField
 from orchestrator.model.stores import Account, StoreField
 
@@ -19,6 +21,7 @@ _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)"
 HOST_PATTERN = rf"^{_HOST}(:[0-9]{{1,5}})?$"
 ORIGIN_PATTERN = rf"^https?://{_HOST}(:[0-9]{{1,5}})?$"
 _LAST_PORT = 65_535
+_URL = re.compile(rf"http://{_HOST}:(?P<port>[0-9]{{1,5}})(/[!-~]*)")
 
 
 class Address(NamedTuple):
@@ -69,6 +72,21 @@ def _check_origin(text: str) -> str:
     return text
 
 
+def check_attach(text: str) -> str:
+    """Make sure that a text is the address of a server.
+
+    Raises:
+        ValueError: It is not.
+    """
+    match = _URL.fullmatch(text)
+    if not match or not 0 < int(match["port"]) <= _LAST_PORT:
+        raise ValueError(
+            "the address of a server is http://, a host, a port and a path, such as "
+            "http://monitoring-wallet:8080/mcp"
+        )
+    return text
+
+
 def _check_place(text: str) -> str:
     if text.startswith("~") or "$" in text or "\0" in text:
         raise ValueError("nothing is expanded in a directory's name; write it out")
@@ -88,9 +106,26 @@ OriginField = Annotated[
     AfterValidator(_check_origin),
     WithJsonSchema({"type": "string", "pattern": ORIGIN_PATTERN}),
 ]
+AttachField = Annotated[
+    str,
+    AfterValidator(check_attach),
+    WithJsonSchema({"type": "string", "examples": ["http://monitoring-wallet:8080/mcp"]}),
+]
 PlaceField = Annotated[
     str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_check_place)
 ]
+
+
+class Docker(Model):
+    """The engine that runs the containers of roles with `runtime: container`.
+
+    Attributes:
+        socket: Its socket, an absolute path. Whoever may write to it is as good as root.
+        image: Bandmaster's own image, by digest or id, for the proxy of roles that list `egress:`.
+    """
+
+    socket: PlaceField = "/var/run/docker.sock"
+    image: ImageField | None = None
 
 
 class Settings(Model):
@@ -108,6 +143,9 @@ class Settings(Model):
         stores: Stores of secrets that are reached over the network: how, and with which login.
         issuers: Who makes the credentials that `rotation: upstream:` of roles replaces.
         vault: Where the project keeps what issuers made.
+        docker: The engine for containers.
+        attach: URLs of servers that somebody else starts, such as Compose, by role; only `agents
+            gateway` serves such roles. Plain HTTP: the way there is to be a network of its own.
     """
 
     listen: AddressField = "127.0.0.1:8700"
@@ -120,6 +158,8 @@ class Settings(Model):
     stores: dict[StoreField, Account] = Field(default_factory=dict)
     issuers: dict[IssuerField, IssuerSettings] = Field(default_factory=dict)
     vault: OwnVault = OwnVault()
+    docker: Docker = Docker()
+    attach: dict[RoleField, AttachField] = Field(default_factory=dict)
 
     @property
     def address(self) -> Address:

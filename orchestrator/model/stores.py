@@ -127,7 +127,8 @@ class AwsAccount(Model):
     Attributes:
         kind: `aws`.
         region: The region, such as `eu-central-1`.
-        endpoint: Another address than the region's own; `http` on this machine only.
+        endpoint: Another address than the region's own; `http` on this machine only. None that
+            variables or AWS's configuration files name is used, and no proxy.
         profile: A profile of the AWS configuration files. Without it and without `access_key`,
             AWS's own order is followed: environment, files, the machine's role.
         access_key: Where the id of an access key is kept.

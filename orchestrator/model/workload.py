@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints
 
 from orchestrator.model.base import Model
+from orchestrator.model.container import ContainerSpec
 from orchestrator.model.names import (
     PART_PATTERN,
     RoleField,
@@ -60,9 +61,11 @@ class WorkloadSpec(Model):
         bands: Bands by name, in the server's order.
         mode: Whose mode it runs in.
         argv: Resolved program, absolute, and arguments. `{socket}` or `{port}` in them and in `env`
-            is filled in at each launch of a server that speaks HTTP.
-        directory: Absolute working directory.
-        env: The whole plain environment of the process, baseline included.
+            is filled in at each launch of a server that speaks HTTP. In a container the program is
+            one of its image; empty for the image's own.
+        directory: Absolute working directory; empty for the one that an image names.
+        env: The whole plain environment of the process, baseline included; that of a container
+            is added to what its image says.
         secrets: Variables whose values are resolved at launch.
         tools: Tools that the role was promised, with their class.
         known: Every tool that the server file names.
@@ -79,6 +82,8 @@ class WorkloadSpec(Model):
         credential: The version of the role's issued credential that it is launched with; empty for
             whichever is current at that moment.
         user: The unix user that it runs as; empty for the one that everything else runs as.
+        container: The container that it runs in, None for a process of this machine.
+        attached: URL of a server that somebody else runs in its place; empty if it is ours to run.
     """
 
     role: RoleField
@@ -87,7 +92,7 @@ class WorkloadSpec(Model):
     part: Annotated[str, StringConstraints(pattern=PART_PATTERN)] = ""
     bands: Annotated[tuple[str, ...], Field(strict=False)]
     mode: Mode
-    argv: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
+    argv: Annotated[tuple[str, ...], Field(strict=False)]
     directory: str
     env: dict[SecretField, str]
     secrets: dict[SecretField, SecretRefField]
@@ -105,6 +110,8 @@ class WorkloadSpec(Model):
     rotation: RotationRule = RotationRule()
     credential: str = ""
     user: str = ""
+    container: ContainerSpec | None = None
+    attached: str = ""
 
     @property
     def name(self) -> WorkloadName:
@@ -146,9 +153,11 @@ class WorkloadExit(Model):
         pid: The process that ended.
         code: Exit code, or minus the signal's number; None when the engine could not tell.
         peak_kb: Largest resident size in kilobytes, 0 when unknown.
+        cause: Why it ended, in words, where the engine knows more than the code says.
     """
 
     name: WorkloadName
     pid: int
     code: int | None
     peak_kb: int = 0
+    cause: str = ""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final, final
@@ -25,6 +26,8 @@ from orchestrator.tokens.verify import TokenIndex
 _ENOUGH: Final = 3
 # So long after its rotation is over a token waits for whoever asked for it.
 _UNTAKEN_SECONDS: Final = 60.0
+# Calls that change something end by their own deadlines, which are shorter; then they are cut.
+_LAST_CALLS: Final = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,7 @@ class Parts:
         deliverer: Brings tokens to agents.
         rule: What a role file says.
         streams_open: Tells how many requests and streams of a token are open.
+        changing: Tells how many calls of a token are under way that change something.
         clock: Where time comes from.
         tell: Is told what happens.
     """
@@ -46,6 +50,7 @@ class Parts:
     deliverer: Deliverer
     rule: Callable[[RoleName], AgentRotation | None]
     streams_open: Callable[[TokenId], int]
+    changing: Callable[[TokenId], int]
     clock: Clock
     tell: Tell
 
@@ -70,6 +75,8 @@ class AgentDriver:
         self._untaken: dict[str, float] = {}
         self._quiet_since: dict[str, float] = {}
         self._was_busy: set[str] = set()
+        # Calls that were waited for when their token's time was over.
+        self._last_calls: dict[str, int] = {}
 
     def take(self, rotation_id: str) -> SecretStr | None:
         """Give a token that a person hands over, once."""
@@ -120,6 +127,10 @@ class AgentDriver:
         """Tell whether the old token still works."""
         return not rotation.old or self._is_good(_old(rotation), rotation)
 
+    async def doubt(self, rotation: Rotation) -> str:  # noqa: ARG002  one of two drivers
+        """Tell what a person has to find out: nothing, as all that is asked is here."""
+        return ""
+
     def note_resumed(self, rotation: Rotation) -> None:
         """A person looked, and lets the rotation go on: every step looks for itself."""
 
@@ -133,6 +144,7 @@ class AgentDriver:
         self.drop_untaken()
         _ = self._quiet_since.pop(rotation.id, None)
         self._was_busy.discard(rotation.id)
+        _ = self._last_calls.pop(rotation.id, None)
 
     # The steps.
 
@@ -147,6 +159,10 @@ class AgentDriver:
                 # Its text was in the memory of a process that is gone.
                 await self._end(record.id, "its text was lost before it was delivered")
             life = min(self._rule(rotation).every, LONGEST_LIFE)
+            old = await _off(self._parts.desk.get, _old(rotation))
+            if old is not None:
+                # Whoever asked for a short one did not mean the first one only.
+                life = min(life, old.expires_at - old.created_at)
             issue = partial(
                 self._parts.desk.issue,
                 AgentName(rotation.agent),
@@ -186,21 +202,39 @@ class AgentDriver:
 
     def _await_quiet(self, rotation: Rotation) -> Outcome:
         old, rule, now = _old(rotation), self._rule(rotation), self._parts.clock.monotonic()
-        if not rotation.old or not self._is_good(old, rotation):
-            return Move(State.DRAINED)
+        waited = self._elapsed.since(rotation, State.PROMOTED, rule.overlap)
+        if not rotation.old or not self._is_good(old, rotation) or waited >= rule.overlap:
+            return self._await_last_calls(rotation, waited - rule.overlap)
         # Asked before anything else, as asking begins anew.
         is_busy = self._parts.index.was_used(old) or self._parts.streams_open(old) > 0
         since = now if is_busy else self._quiet_since.get(rotation.id, now)
         self._quiet_since[rotation.id] = since
         if now - since >= rule.quiet.total_seconds():
             return Move(State.DRAINED)
-        waited = self._elapsed.since(rotation, State.PROMOTED, rule.overlap)
-        if waited >= rule.overlap:
-            return Move(State.DRAINED)
         left = min(
             rule.quiet.total_seconds() - now + since, (rule.overlap - waited).total_seconds()
         )
         return Wait(min(next_look(waited), left))
+
+    def _await_last_calls(self, rotation: Rotation, over: timedelta) -> Outcome:
+        """Let calls end that change something: with the token new ones are refused already.
+
+        Args:
+            rotation: The rotation.
+            over: How long ago the overlap ended.
+        """
+        left = self._parts.changing(_old(rotation)) if rotation.old else 0
+        if left and over < _LAST_CALLS:
+            self._last_calls[rotation.id] = max(left, self._last_calls.get(rotation.id, 0))
+            return Wait(next_look(max(over, timedelta())))
+        waited_for = self._last_calls.get(rotation.id, 0)
+        if not waited_for:
+            return Move(State.DRAINED)
+        told: receipts.JsonObject = {
+            "calls_waited_for": waited_for - left,
+            "waited_ms": round(max(over, timedelta()).total_seconds() * 1000, 3),
+        }
+        return Move(State.DRAINED, receipt={**(rotation.receipt or {}), **told})
 
     async def _revoke(self, rotation: Rotation) -> Outcome:
         proof = None

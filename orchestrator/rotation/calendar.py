@@ -14,6 +14,7 @@ from orchestrator.rotation import schedule
 from orchestrator.rotation.schedule import Due
 from orchestrator.rotation.states import is_inside
 from orchestrator.rotation.store import RotationStore, Version
+from orchestrator.rotation.vouching import open_receipts
 from orchestrator.tokens.desk import WORKSTATION, TokenDesk
 from orchestrator.tokens.record import TokenRecord
 
@@ -172,6 +173,7 @@ class Calendar:
         ]
         found += [
             f"rotation {one.id} of {one.agent or one.role} tries {one.state} again: {one.error}"
+            f"{_way_out(one)}"
             for one in self._store.unfinished()
             if one.state is not State.HELD and one.tries and one.error
         ]
@@ -182,8 +184,10 @@ class Calendar:
             for one in self._due()
             if one.note.startswith(_NO_ROLE)
         ]
+        receipts = open_receipts(self._store.receipts())
         found += [
             f"{one.role}: {one.version} is not used and was not seen dead"
+            f"{_word_for(receipts.get(one.version))}"
             for one in self._store.alive()
             if one.stage != "current" and one.version not in known
         ]
@@ -221,6 +225,18 @@ def _upstream(
         note=f"rotation {rotation} is under way" if rotation else "",
         ends_at=end,
     )
+
+
+def _way_out(rotation: Rotation) -> str:
+    if rotation.purpose == "agent" or rotation.state not in {State.ABORTING, State.REVOKING}:
+        return ""
+    return f"; `agents rotate approve-revoke {rotation.id}` if you ended it yourself"
+
+
+def _word_for(receipt_id: str | None) -> str:
+    if receipt_id is None:
+        return ""
+    return f"; `agents rotate approve-revoke {receipt_id}` if you ended it yourself"
 
 
 def _failed_lately(due: Due, past: Sequence[Rotation], now: datetime) -> bool:

@@ -11,13 +11,16 @@ from orchestrator.errors import RotationUnknownError, SettingsError
 from orchestrator.model.base import HIDE_INPUT, JsonObject
 from orchestrator.model.rotation import FINISHED, Purpose, Rotation, State
 from orchestrator.rotation.drive import Driver, Worker
+from orchestrator.rotation.making import PROVIDED_BY
 from orchestrator.rotation.ports import WHOLE, Credential, Minted
-from orchestrator.rotation.receipt import moment
+from orchestrator.rotation.receipt import approval
 from orchestrator.rotation.states import Move, moved, place, released, undo_of
 from orchestrator.rotation.store import RotationStore
 from orchestrator.rotation.upstream import UpstreamDriver
 from orchestrator.secrets.resolve import SHORTEST
 
+# Where a rotation waits for a credential's end: of the old one, or of the new one.
+_ENDS: Final = frozenset({State.MINTING, State.ABORTING, State.REVOKING})
 _PARTS: Final[TypeAdapter[dict[str, str]]] = TypeAdapter(dict[str, str], config=HIDE_INPUT)
 
 
@@ -54,15 +57,27 @@ class Decisions:
         Raises:
             RotationUnknownError: It is over.
         """
-        return await self._act(rotation_id, by, "resumed")
+        return await self._release(rotation_id, {"resumed_by": by})
 
     async def approve(self, rotation_id: str, by: str) -> Rotation:
-        """Take a person's word that they ended a credential.
+        """Take a person's word that they ended a credential, or that it never was.
+
+        Held or not: an issuer that does not answer is asked for ever otherwise.
 
         Raises:
             RotationUnknownError: The rotation does not wait for that.
         """
-        return await self._act(rotation_id, by, "approved")
+        async with self._worker.lock(rotation_id):
+            rotation = await self._get(rotation_id)
+            is_held, where, now = rotation.state is State.HELD, place(rotation), self._clock.now()
+            ends = _ENDS if is_held else _ENDS - {State.MINTING}
+            if rotation.purpose != "upstream" or where not in ends:
+                raise _no_such_wait(rotation)
+            version = rotation.old if where is State.REVOKING else rotation.new
+            said = approval(by, now, version)
+            after = released(rotation, now, {**(rotation.receipt or {}), **said})
+            self._drivers[rotation.purpose].note_resumed(after)
+            return await self._worker.write(rotation, after, name="approved")
 
     async def abort(self, rotation_id: str, by: str) -> Rotation:
         """Take a rotation back.
@@ -104,26 +119,31 @@ class Decisions:
                     "that is too short for a credential; nothing was done",
                     hint=f"At least {SHORTEST} characters; `agents rotate provide {rotation_id}`.",
                 )
-            made = Minted(Credential(_fields_of(value)), {}, None)
+            made = Minted(Credential(_fields_of(value)), {PROVIDED_BY: by}, None)
             await self._upstream.keep(rotation, made)
-        return await self._act(rotation_id, by, "resumed")
+        return await self._release(rotation_id, {PROVIDED_BY: by})
 
-    async def _act(self, rotation_id: str, by: str, name: str) -> Rotation:
+    async def _release(self, rotation_id: str, said: JsonObject) -> Rotation:
         async with self._worker.lock(rotation_id):
             rotation = await self._get(rotation_id)
-            is_held, now = rotation.state is State.HELD, self._clock.now()
-            if rotation.state in FINISHED or (name == "approved" and not is_held):
-                raise RotationUnknownError(f"rotation {rotation_id} does not wait for this")
-            receipt = rotation.receipt
-            if name == "approved":
-                said: JsonObject = {"approved_by": by, "approved_at": moment(now)}
-                receipt = {**(receipt or {}), **said}
-            after = released(rotation, now, receipt)
-            self._drivers[rotation.purpose].note_resumed(after)
-            return await self._worker.write(rotation, after, name=name)
+            if rotation.state in FINISHED:
+                raise _no_such_wait(rotation)
+            receipt = {**(rotation.receipt or {}), **said}
+            after = released(rotation, self._clock.now(), receipt)
+            if rotation.state is State.HELD:
+                # Only then a person was asked to look at something.
+                self._drivers[rotation.purpose].note_resumed(after)
+            return await self._worker.write(rotation, after, name="resumed")
 
     async def _get(self, rotation_id: str) -> Rotation:
         return await anyio.to_thread.run_sync(self._store.get, rotation_id)
+
+
+def _no_such_wait(rotation: Rotation) -> RotationUnknownError:
+    return RotationUnknownError(
+        f"rotation {rotation.id} is {place(rotation)} and does not wait for this",
+        hint=f"`agents rotate status {rotation.id}` tells what it waits for.",
+    )
 
 
 def _fields_of(value: SecretStr) -> dict[str, SecretStr]:

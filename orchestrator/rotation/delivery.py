@@ -1,20 +1,19 @@
 """Brings an agent its new token, to where it looks for it."""
 
 import os
-import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Final, final
 
-import anyio
 from pydantic import SecretStr
 
-from orchestrator.errors import RotationError, SecretStoreUnavailableError
-from orchestrator.files import read_regular, sync_directory, write_atomically
+from orchestrator.errors import RotationError
+from orchestrator.files import read_regular, script_of, sync_directory, write_atomically
 from orchestrator.model.names import AgentName, RoleName, TokenId
 from orchestrator.model.rotation import Delivery
-from orchestrator.secrets.program import check_program
+from orchestrator.rotation.running import ProgramError, check, run
 from orchestrator.tokens.mint import read_id
 
 _LONGEST_FILE_BYTES: Final = 4096
@@ -67,7 +66,7 @@ class Deliverer:
         """
         if old is not None and self.holds(path, old):
             content, _ = read_regular(path, _LONGEST_FILE_BYTES, follow=False)
-            write_atomically(_beside(path), content)
+            write_atomically(self.beside(path), content)
         write_atomically(path, text.get_secret_value().encode() + b"\n")
 
     def holds(self, path: Path, token_id: TokenId) -> bool:
@@ -84,54 +83,48 @@ class Deliverer:
         Raises:
             OSError: It cannot be put back.
         """
-        beside = _beside(path)
+        beside = self.beside(path)
         if self.holds(beside, old):
             beside.replace(path)
             sync_directory(path.parent)
         return self.holds(path, old)
 
+    @staticmethod
+    def beside(path: Path) -> Path:
+        """Tell where the old token of a file is meanwhile."""
+        return path.with_name(f".{path.name}.old")
+
     def forget(self, path: Path) -> None:
         """Remove the old token."""
         with suppress(FileNotFoundError):
-            _beside(path).unlink()
+            self.beside(path).unlink()
 
     async def run(
         self, command: tuple[str, ...], text: SecretStr, agent: AgentName, role: RoleName
     ) -> None:
-        """Hand a token to a program, on its stdin.
+        """Hand a token to a program, on its stdin; what it started and left is killed with it.
 
         Raises:
             RotationError: It did not end well, or somebody else could replace it.
         """
-        if command[0].startswith("/"):
-            try:
-                check_program("its program", Path(command[0]))
-            except SecretStoreUnavailableError as error:
-                raise RotationError(str(error), hint=error.hint) from None
         environment: Mapping[str, str] = {
             **{name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
             "BANDMASTER_AGENT": agent,
             "BANDMASTER_ROLE": role,
         }
+        script = script_of(command, self._project)
+        shown = command[0] if script is None else f"{command[0]} {script}"
         try:
-            with anyio.fail_after(COMMAND_SECONDS):
-                done = await anyio.run_process(
-                    command,
-                    input=text.get_secret_value().encode() + b"\n",
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    check=False,
-                    cwd=self._project,
-                    env=environment,
-                    start_new_session=True,
-                )
-        except TimeoutError:
-            raise RotationError(f"{command[0]} took longer than {COMMAND_SECONDS} s") from None
-        except OSError as error:
-            raise RotationError(f"{command[0]} cannot be run: {error.strerror}") from None
-        if done.returncode:
-            raise RotationError(f"{command[0]} ended with status {done.returncode}")
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old")
+            check(command, self._project)
+            status, _ = await run(
+                command,
+                environment,
+                text.get_secret_value().encode() + b"\n",
+                timedelta(seconds=COMMAND_SECONDS),
+                directory=self._project,
+                is_heard=False,
+            )
+        except ProgramError as error:
+            raise RotationError(f"{shown} {error}") from None
+        if status:
+            raise RotationError(f"{shown} ended with status {status}")

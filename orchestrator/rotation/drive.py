@@ -50,6 +50,10 @@ class Driver(Protocol):
         """Tell whether the old credential still works."""
         ...
 
+    async def doubt(self, rotation: Rotation) -> str:
+        """Tell what a person has to find out before a rotation is given up; empty if nothing."""
+        ...
+
     def note_resumed(self, rotation: Rotation) -> None:
         """A person lets the rotation go on."""
         ...
@@ -281,6 +285,10 @@ class Worker:
             undo = undo_of(rotation)
             driver = tools.drivers[rotation.purpose]
             if tries >= PATIENCE and undo is not None and await driver.can_undo(rotation):
+                if doubt := await driver.doubt(rotation):
+                    after = held(rotation, doubt, now).model_copy(update={"error": problem})
+                    _ = await self.write(rotation, after, alarm=True)
+                    return 0.0
                 move = Move(undo, error=problem, alarm=True)
                 _ = await self.write(rotation, moved(rotation, move, now), move, alarm=True)
                 return 0.0

@@ -1,8 +1,8 @@
 """Ends every credential of some roles at once, with a receipt, and lets them begin again."""
 
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Final, final
@@ -12,21 +12,22 @@ import anyio.to_thread
 
 from orchestrator.errors import AgentsError, SecretNotFoundError, StateUnwritableError
 from orchestrator.model.base import Json, JsonObject
-from orchestrator.model.names import RoleName
-from orchestrator.model.rotation import Rotation, UpstreamRotation
+from orchestrator.model.names import RoleName, TokenId
+from orchestrator.model.rotation import Closure, Rotation, UpstreamRotation
 from orchestrator.rotation.drive import Worker
 from orchestrator.rotation.events import Event, Tell
 from orchestrator.rotation.known import Parts
-from orchestrator.rotation.ports import Credential, Instances
+from orchestrator.rotation.ports import Closures, Credential, Instances
 from orchestrator.rotation.proof import Prover
 from orchestrator.rotation.receipt import Proof, describe
 from orchestrator.rotation.states import Hold, Stage, stopped
 from orchestrator.rotation.store import Version
 from orchestrator.tokens.desk import Revocation, TokenDesk
-from orchestrator.tokens.record import USABLE
 
 # How long an emergency waits for issuers; what is not dead by then is seen to later.
 PROBE_SECONDS: Final = 30.0
+# How often it is tried to write what did not fit on the disk.
+RETRY_SECONDS: Final = 1.0
 # How late an issuer may still do what nobody waits for.
 _LATE: Final = timedelta(days=1)
 
@@ -39,6 +40,7 @@ class Emergency:
         self,
         *,
         parts: Parts,
+        closures: Closures,
         desk: TokenDesk,
         worker: Worker,
         prover: Prover,
@@ -49,6 +51,7 @@ class Emergency:
 
         Args:
             parts: The upstream side.
+            closures: Keeps orders until they are carried out.
             desk: The agents' side.
             worker: Works on rotations, which are stopped.
             prover: Sees credentials end.
@@ -57,68 +60,154 @@ class Emergency:
         """
         self._parts = parts
         self._instances: Instances = parts.instances
+        self._closures = closures
         self._desk = desk
         self._worker = worker
         self._prover = prover
         self._tell = tell
         self._sleep = sleep
+        # Orders that are being carried out, and whether there may be others.
+        self._busy: set[str] = set()
+        self._undone = anyio.Event()
 
     async def revoke_all(self, roles: Sequence[RoleName], *, reason: str, by: str) -> JsonObject:
         """End everything of some roles, and keep them down.
 
         Returns:
-            The receipt, which is kept as well.
+            The receipt, which is kept as well. Where it says that it is not durable, all of it
+            holds, and what could not be written is tried again until it is.
         """
-        clock, store = self._parts.clock, self._parts.store
-        began, requested_at = clock.monotonic(), clock.now()
-        receipt_id = secrets.token_hex(6)
-        closed: dict[str, Json] = {}
-        upstream: list[Json] = []
+        closure = Closure(
+            id=secrets.token_hex(6),
+            roles=tuple(roles),
+            reason=reason,
+            requested_by=by,
+            requested_at=self._parts.clock.now(),
+        )
+        return await self._carry_out(closure, ())
+
+    async def keep(self) -> None:
+        """Finish what a full disk, or the end of an earlier process, left undone; until cancelled.
+
+        Raises:
+            LockHeldError: Another engine took the database over.
+        """
+        while True:
+            undone, self._undone = self._undone, anyio.Event()
+            for closure in self._closures.unfinished_closures():
+                if closure.id not in self._busy:
+                    with suppress(StateUnwritableError):
+                        await self._finish(closure)
+            if self._closures.unfinished_closures():
+                await self._sleep(RETRY_SECONDS)
+            else:
+                await undone.wait()
+
+    def under_way(self, role: RoleName) -> bool:
+        """Tell whether an order to end everything of a role is not carried out to its end."""
+        return any(role in one.roles for one in self._closures.unfinished_closures())
+
+    async def _finish(self, closure: Closure) -> None:
+        receipts = await anyio.to_thread.run_sync(self._parts.store.receipts)
+        if any(one["id"] == closure.id for one in receipts):
+            self._forget(closure)
+            return
+        # Its receipt tells of those, too, that were ended before.
+        records = await anyio.to_thread.run_sync(self._desk.list)
+        ended = [
+            one.id
+            for one in records
+            if one.role in closure.roles
+            and one.revoked_at is not None
+            and one.revoked_at >= closure.requested_at
+        ]
+        _ = await self._carry_out(closure, ended)
+
+    def _forget(self, closure: Closure) -> None:
+        self._closures.catch_up()
+        self._closures.finish_closure(closure)
+
+    async def _carry_out(self, closure: Closure, ended: Sequence[TokenId]) -> JsonObject:
+        """Do all of it, again or for the first time; each part may be done already.
+
+        Args:
+            closure: The order.
+            ended: Tokens that were ended by an earlier try.
+        """
+        self._busy.add(closure.id)
         try:
-            try:
-                tokens = await self._revoke_tokens(roles, reason, by)
-            finally:
-                # Not even a full disk leaves a process running. And before rotations are stopped:
-                # one of them may be at a store that does not answer.
-                async with anyio.create_task_group() as group:
-                    for role in roles:
-                        group.start_soon(self._close, role, reason, closed)
+            return await self._end_all(closure, ended)
+        finally:
+            self._busy.discard(closure.id)
+            if closure in self._closures.unfinished_closures():
+                self._undone.set()
+
+    async def _end_all(self, closure: Closure, ended: Sequence[TokenId]) -> JsonObject:
+        clock, store = self._parts.clock, self._parts.store
+        began = clock.monotonic()
+        closed: dict[str, JsonObject] = {}
+        unwritten: list[StateUnwritableError] = []
+
+        # In memory first, without a pause: neither a full disk nor a slow one leaves a token open.
+        for role in closure.roles:
+            self._desk.close(role)
+        with _noting(unwritten):
+            self._closures.begin_closure(closure)
+        try:
+            tokens = await self._revoke_tokens(closure, ended)
+        finally:
+            # Not even a full disk leaves a process running. And before rotations are stopped:
+            # one of them may be at a store that does not answer.
+            async with anyio.create_task_group() as group:
+                for role in closure.roles:
+                    group.start_soon(self._close, role, closure.reason, closed)
+        upstream: list[Json] = []
+        with _noting(unwritten):
             unfinished = await anyio.to_thread.run_sync(store.unfinished)
-            mine = [one for one in unfinished if one.role in roles]
-            for rotation in mine:
-                await self._worker.stop(rotation.id)
-            # What a rotation issued in the moment before it was stopped.
-            tokens += await self._revoke_tokens(roles, reason, by)
-        except StateUnwritableError as error:
-            raise StateUnwritableError(
-                f"{error}; tokens are refused and processes ended, but only until the next start, "
-                "and no upstream credential was revoked",
-                hint="Make room on the disk, and revoke once more.",
-            ) from error
-        for rotation in mine:
-            await self._end_rotation(rotation, receipt_id)
-        async with anyio.create_task_group() as group:
-            for version in await anyio.to_thread.run_sync(store.alive):
-                if version.role in roles:
-                    # No role has a current one any more: whatever starts gets a fresh one.
-                    await self._set_stage(version, "previous")
-                    group.start_soon(self._end_version, version, upstream)
-        cuts = [cut for cut in closed.values() if isinstance(cut, int)]
+            for rotation in unfinished:
+                if rotation.role in closure.roles:
+                    await self._worker.stop(rotation.id)
+                    with _noting(unwritten):
+                        await self._end_rotation(rotation, closure.id)
+        # What a rotation issued in the moment before it was stopped.
+        tokens += await self._revoke_tokens(closure, ())
+        with _noting(unwritten):
+            upstream = await self._end_upstream(closure.roles, unwritten)
         receipt: JsonObject = {
-            "id": receipt_id,
-            "roles": [*roles],
-            "requested_at": requested_at.isoformat(),
-            "requested_by": by,
-            "reason": reason,
+            "id": closure.id,
+            "roles": [*closure.roles],
+            "requested_at": closure.requested_at.isoformat(),
+            "requested_by": closure.requested_by,
+            "reason": closure.reason,
+            "durable": True,
             "tokens": [one.describe() for one in tokens],
-            "processes": closed,
-            "calls_cut": sum(one.cut for one in tokens) + sum(cuts),
+            "processes": dict[str, Json](closed),
+            "calls_cut": sum(one.cut for one in tokens) + sum(_cut(one) for one in closed.values()),
             "streams_left": sum(one.left for one in tokens),
             "upstream": upstream,
             "took_ms": round((clock.monotonic() - began) * 1000, 3),
         }
-        await anyio.to_thread.run_sync(store.keep_receipt, receipt_id, receipt)
-        return receipt
+        if not unwritten and not self._desk.unwritten:
+            with _noting(unwritten):
+                await anyio.to_thread.run_sync(store.keep_receipt, closure.id, receipt)
+                self._forget(closure)
+                return receipt
+        return {**receipt, "durable": False}
+
+    async def _end_upstream(
+        self, roles: Sequence[RoleName], unwritten: list[StateUnwritableError]
+    ) -> list[Json]:
+        versions = await anyio.to_thread.run_sync(self._parts.store.alive)
+        mine = [version for version in versions if version.role in roles]
+        for version in mine:
+            # No role has a current one any more: whatever starts gets a fresh one.
+            with _noting(unwritten):
+                await self._set_stage(version, "previous")
+        told: list[Json] = []
+        async with anyio.create_task_group() as group:
+            for version in mine:
+                group.start_soon(self._end_version, version, told)
+        return told
 
     async def sweep(self) -> None:
         """Look once more for credentials that nobody uses and that were not seen dead."""
@@ -135,10 +224,10 @@ class Emergency:
                 await self._end_late(version)
 
     async def _revoke_tokens(
-        self, roles: Sequence[RoleName], reason: str, by: str
+        self, closure: Closure, ended: Sequence[TokenId]
     ) -> tuple[Revocation, ...]:
-        records = await anyio.to_thread.run_sync(self._desk.list)
-        ids = [one.id for one in records if one.role in roles and one.state in USABLE]
+        by, reason = closure.requested_by, closure.reason
+        ids = [*ended, *self._desk.of_roles(closure.roles)]
         revoke = partial(self._desk.revoke_many, ids, by=by, reason=reason)
         done = await anyio.to_thread.run_sync(revoke)
         for one in done:
@@ -156,11 +245,15 @@ class Emergency:
             )
         return done
 
-    async def _close(self, role: RoleName, reason: str, closed: dict[str, Json]) -> None:
+    async def _close(self, role: RoleName, reason: str, closed: dict[str, JsonObject]) -> None:
         try:
-            closed[role] = await self._instances.close(role, reason)
+            cut = await self._instances.close(role, reason)
         except AgentsError as error:
-            closed[role] = str(error)
+            closed[role] = {"ended": False, "calls_cut": 0, "note": str(error)}
+        else:
+            left = ", ".join(self._instances.using(role))
+            note = f"not seen to end: {left}" if left else ""
+            closed[role] = {"ended": not left, "calls_cut": cut, "note": note}
 
     async def _end_rotation(self, rotation: Rotation, receipt_id: str) -> None:
         async with self._worker.lock(rotation.id):
@@ -230,3 +323,17 @@ class Emergency:
     async def _set_stage(self, version: Version, stage: Stage) -> None:
         stages: dict[str, Stage] = {version.version: stage}
         await anyio.to_thread.run_sync(self._parts.store.set_stages, version.role, stages)
+
+
+@contextmanager
+def _noting(unwritten: list[StateUnwritableError]) -> Generator[None]:
+    """Go on without the rest of the block where something cannot be written, and note that."""
+    try:
+        yield
+    except StateUnwritableError as error:
+        unwritten.append(error)
+
+
+def _cut(closed: JsonObject) -> int:
+    cut = closed["calls_cut"]
+    return cut if isinstance(cut, int) else 0

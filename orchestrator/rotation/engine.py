@@ -1,86 +1,47 @@
 """Rotations: planned, worked on, looked at, and decided on by people."""
 
 import os
-import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
-from functools import partial
-from typing import Final, TypeAlias, final
+from typing import Final, final
 
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup, TaskStatus
-from pydantic import SecretStr, TypeAdapter
-from structlog.typing import FilteringBoundLogger
+from pydantic import SecretStr
 
-from orchestrator.clock import Clock
-from orchestrator.errors import AgentsError, LockHeldError, RotationError, RotationUnknownError
-from orchestrator.model.base import HIDE_INPUT, JsonObject
-from orchestrator.model.names import AgentName, RoleName, TokenId
-from orchestrator.model.rotation import FINISHED, Purpose, Rotation, RotationRule, State
+from orchestrator.errors import (
+    AgentsError,
+    LockHeldError,
+    RotationBusyError,
+    RotationError,
+    RotationUnknownError,
+)
+from orchestrator.model.base import JsonObject
+from orchestrator.model.names import RoleName
+from orchestrator.model.rotation import FINISHED, Purpose, Rotation, State
 from orchestrator.rotation import agent as agents
 from orchestrator.rotation import upstream
-from orchestrator.rotation.calendar import Calendar, Roles
+from orchestrator.rotation.calendar import Calendar
 from orchestrator.rotation.decisions import Decisions
-from orchestrator.rotation.delivery import Deliverer
 from orchestrator.rotation.drive import Driver, Tools, Worker
 from orchestrator.rotation.emergency import Emergency
-from orchestrator.rotation.events import Event, Tell, event_of
 from orchestrator.rotation.known import Parts, Turn
-from orchestrator.rotation.ports import Credential, Instances, Issuer, Vault
+from orchestrator.rotation.planner import Planner
+from orchestrator.rotation.ports import Credential
 from orchestrator.rotation.proof import Prover
 from orchestrator.rotation.schedule import Due, next_look
 from orchestrator.rotation.states import is_inside, place
-from orchestrator.rotation.store import RotationStore
 from orchestrator.rotation.timing import Elapsed
-from orchestrator.tokens.desk import TokenDesk
+from orchestrator.rotation.vouching import Vouching
+from orchestrator.rotation.world import World
 from orchestrator.tokens.record import USABLE
-from orchestrator.tokens.verify import TokenIndex
 
 # The daemon has enough to do when it starts.
 FIRST_LOOK: Final = timedelta(minutes=2)
 _SWEEP: Final = timedelta(minutes=5)
-_PARTS: Final[TypeAdapter[dict[str, str]]] = TypeAdapter(dict[str, str], config=HIDE_INPUT)
-Pause: TypeAlias = Callable[[float, anyio.Event], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class World:
-    """All that the engine works with.
-
-    Attributes:
-        store: Rotations, in the project's database.
-        desk: Tokens of agents.
-        index: What the gateway asks of tokens.
-        issuers: Who makes upstream credentials, by name.
-        vault: Where a role's are kept.
-        instances: The processes of roles.
-        roles: The roles that are applied and their rules, from the least to the most power.
-        deliverer: Brings tokens to agents.
-        streams_open: Tells how many requests and streams of a token are open.
-        clock: Where time comes from.
-        tell: Is told what happens.
-        log: Structured log.
-        fingerprint_key: Makes fingerprints of credentials; a new one each time without it.
-        pause: Waits for a time, or until an event; the usual way without it.
-    """
-
-    store: RotationStore
-    desk: TokenDesk
-    index: TokenIndex
-    issuers: Callable[[str], Issuer]
-    vault: Callable[[RoleName], Vault]
-    instances: Instances
-    roles: Roles
-    deliverer: Deliverer
-    streams_open: Callable[[TokenId], int]
-    clock: Clock
-    tell: Tell
-    log: FilteringBoundLogger
-    fingerprint_key: bytes | None = None
-    pause: Pause | None = None
 
 
 @final
@@ -100,7 +61,7 @@ class Engine:
             issuers=world.issuers,
             vault=world.vault,
             instances=world.instances,
-            rule=lambda role: None if (rule := self._rule(role)) is None else rule.upstream,
+            rule=lambda role: None if (rule := world.rule(role)) is None else rule.upstream,
             clock=world.clock,
             fingerprint_key=world.fingerprint_key or os.urandom(32),
         )
@@ -110,8 +71,9 @@ class Engine:
                 desk=world.desk,
                 index=world.index,
                 deliverer=world.deliverer,
-                rule=lambda role: None if (rule := self._rule(role)) is None else rule.agent,
+                rule=lambda role: None if (rule := world.rule(role)) is None else rule.agent,
                 streams_open=world.streams_open,
+                changing=world.changing,
                 clock=world.clock,
                 tell=world.tell,
             ),
@@ -137,12 +99,15 @@ class Engine:
         self._calendar = Calendar(world.store, world.desk, world.roles, world.clock)
         self._emergency = Emergency(
             parts=parts,
+            closures=world.closures,
             desk=world.desk,
             worker=self._worker,
             prover=prover,
             tell=world.tell,
             sleep=self._sleep,
         )
+        self._vouching = Vouching(parts, world.tell)
+        self._planner = Planner(world, self._calendar, self._drive, self.follow)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Work on rotations, and begin what is due, until cancelled.
@@ -159,6 +124,7 @@ class Engine:
             self._running.set()
             task_status.started()
             group.start_soon(self._look_after)
+            group.start_soon(self._finish_emergencies)
             await self._worker.fenced.wait()
             raise LockHeldError("another process works on the rotations of this project")
 
@@ -267,57 +233,11 @@ class Engine:
             RotationBusyError: That is under way.
             RotationError: It cannot be replaced.
         """
-        # First of all: a token that is being replaced is one of two.
-        await anyio.to_thread.run_sync(self._store.require_free, role, purpose, agent)
-        if purpose == "agent":
-            old = await self._token_of(role, agent)
-        else:
-            current = await anyio.to_thread.run_sync(self._store.current, role)
-            old = "" if current is None else current.version
-        return await self._begin(role, purpose, agent, old, reason=reason, by=by)
-
-    async def _begin(  # noqa: PLR0913  facts of one row
-        self, role: RoleName, purpose: Purpose, agent: str, old: str, *, reason: str, by: str
-    ) -> Rotation:
-        rule = self._rule(role)
-        if rule is None:
-            raise RotationUnknownError(f"role {role} is not applied here")
-        if purpose == "upstream" and (rule.upstream is None or rule.upstream.issuer is None):
-            raise RotationUnknownError(
-                f"role {role} has no upstream credential of an issuer",
-                hint="`rotation: {upstream: {issuer: NAME}}` in its role file.",
-            )
-        now = self._world.clock.now()
-        rotation = Rotation(
-            id=secrets.token_hex(6),
-            role=role,
-            purpose=purpose,
-            agent=agent,
-            state=State.PLANNED,
-            old=old,
-            reason=reason,
-            requested_by=by,
-            created_at=now,
-            changed_at=now,
-            moments={State.PLANNED: now},
-        )
-        await anyio.to_thread.run_sync(self._store.plan, rotation)
-        self._world.tell(event_of("rotation.planned", rotation, now, result=reason))
-        return self._drive(rotation)
+        return await self._planner.plan(role, purpose, agent, reason=reason, by=by)
 
     async def tick(self, by: str) -> tuple[Rotation, ...]:
         """Begin what is due; only reads when nothing is."""
-        choice = await self._calendar.choose()
-        if choice.problem:
-            self._alarm("rotation.tick", choice.problem)
-        begun: list[Rotation] = []
-        for one in choice.wanted:
-            plan = partial(self.plan, one.role, one.purpose, one.agent, reason="due", by=by)
-            try:
-                begun.append(await plan())
-            except RotationError as error:
-                self._alarm("rotation.tick", f"{one.agent or one.role}: {error}", one.role)
-        return tuple(begun)
+        return await self._planner.tick(by)
 
     async def first(self, role: RoleName) -> None:
         """Make sure that a role that is about to start has an upstream credential that lives.
@@ -326,37 +246,7 @@ class Engine:
             RotationError: It cannot be made, or a person has to.
         """
         await self._running.wait()
-        current = await anyio.to_thread.run_sync(self._store.current, role)
-        now = self._world.clock.now()
-        if current is not None and (current.expires_at is None or now < current.expires_at):
-            return
-        found = await anyio.to_thread.run_sync(self._store.unfinished)
-        mine = [one for one in found if (one.role, one.purpose) == (role, "upstream")]
-        if mine and mine[0].old and mine[0].state is not State.HELD:
-            # It may need what waits for this: whoever has a change's turn must not wait for it.
-            raise RotationError(
-                f"the credential of {role} has ended; rotation {mine[0].id} replaces it",
-                hint=f"`agents rotate status {mine[0].id}` tells how far it is.",
-            )
-        # As if there were none: no instance works with one that has ended.
-        rotation = (
-            mine[0] if mine else await self._begin(role, "upstream", "", "", reason="first", by="")
-        )
-        async with aclosing(self.follow(rotation.id)) as changes:
-            async for rotation in changes:
-                if rotation.tries > 1 and rotation.state is not State.HELD:
-                    # It goes on; meanwhile the role says what is wrong.
-                    raise RotationError(
-                        f"role {role} waits for its first credential: {rotation.error}",
-                        hint=f"`agents rotate resume {rotation.id}` tries at once.",
-                    )
-        if rotation.state is State.HELD:
-            raise RotationError(
-                f"role {role} waits for its first credential: {rotation.held_for}",
-                hint=f"`agents rotate status {rotation.id}`",
-            )
-        if rotation.state is State.FAILED:
-            raise RotationError(f"the first credential of {role} was not made: {rotation.error}")
+        await self._planner.first(role)
 
     # What people decide.
 
@@ -375,6 +265,18 @@ class Engine:
             RotationUnknownError: No rotation waits for that.
         """
         return self._drive(await self._decisions.approve(rotation_id, by))
+
+    async def vouch(self, receipt_id: str, by: str) -> JsonObject | None:
+        """Take a person's word that they ended what a `revoke_all` did not see dead.
+
+        Returns:
+            Its receipt as it is now; None if there is none with this id.
+
+        Raises:
+            RotationUnknownError: Nothing of it waits for a word.
+            RotationError: An issuer still accepts one of them.
+        """
+        return await self._vouching.vouch(receipt_id, by)
 
     async def abort(self, rotation_id: str, by: str) -> Rotation:
         """Take a rotation back.
@@ -401,45 +303,45 @@ class Engine:
         """
         return await self._emergency.revoke_all(roles, reason=reason, by=by)
 
-    async def reopen(self, role: RoleName, by: str) -> None:
-        """Let a role run again, with fresh credentials.
+    async def reopen(self, role: RoleName, by: str) -> bool:
+        """Let a role run again, with fresh credentials; tells whether it was closed.
 
         Raises:
             RotationError: It is not applied.
         """
-        rule = self._rule(role)
+        rule = self._world.rule(role)
         if rule is None:
             raise RotationUnknownError(f"role {role} is not applied here")
+        if self._emergency.under_way(role):
+            raise RotationError(
+                f"`agents revoke-all` of role {role} is not carried out to its end yet",
+                hint="`agents status` tells what it waits for; then reopen once more.",
+            )
+        was_closed = self._world.desk.is_closed(role)
+        # A second time finishes what an error kept the first one from.
         await self._world.instances.reopen(role)
+        self._world.desk.reopen(role)
         await anyio.to_thread.run_sync(self._world.desk.keep_workstation_tokens, [role])
         records = await anyio.to_thread.run_sync(self._world.desk.list)
         served = {one.agent for one in records if one.role == role and one.state in USABLE}
         for agent in rule.agent.deliver:
             if agent not in served:
-                _ = await self.plan(role, "agent", agent, reason="reopened", by=by)
+                with suppress(RotationBusyError):
+                    _ = await self.plan(role, "agent", agent, reason="reopened", by=by)
+        return was_closed
 
     # How it works.
-
-    def _rule(self, role: RoleName) -> RotationRule | None:
-        return dict(self._world.roles()).get(role)
 
     def _drive(self, rotation: Rotation) -> Rotation:
         if self._group is not None and rotation.state is not State.HELD:
             self._group.start_soon(self._worker.drive, rotation.id)
         return rotation
 
-    async def _token_of(self, role: RoleName, agent: str) -> TokenId:
-        """Tell the token that a rotation ends; empty if the agent has none."""
-        _ = AgentName(agent)
-        records = await anyio.to_thread.run_sync(self._world.desk.list)
-        mine = [one for one in records if (one.role, one.agent) == (role, agent)]
-        usable = [one.id for one in mine if one.state in USABLE]
-        if len(usable) > 1:
-            raise RotationError(
-                f"agent {agent} has {len(usable)} usable tokens for role {role}",
-                hint="Revoke all but the one that it uses: `agents token list`.",
-            )
-        return usable[0] if usable else TokenId("")
+    async def _finish_emergencies(self) -> None:
+        try:
+            await self._emergency.keep()
+        except LockHeldError:
+            self._worker.fenced.set()
 
     async def _look_after(self) -> None:
         """Begin what is due, now and then, and end what was left over."""
@@ -455,9 +357,9 @@ class Engine:
             except LockHeldError:
                 self._worker.fenced.set()
             except AgentsError as error:
-                self._alarm("rotation.tick", str(error))
+                self._world.alarm(str(error))
             except Exception as error:  # noqa: BLE001  it must not take all rotations along
-                self._alarm("rotation.tick", f"unexpected {type(error).__name__}")
+                self._world.alarm(f"unexpected {type(error).__name__}")
             self._agents.drop_untaken()
             await self._sleep(seconds)
 
@@ -466,7 +368,3 @@ class Engine:
             await anyio.sleep(seconds)
         else:
             await self._world.pause(seconds, anyio.Event())
-
-    def _alarm(self, name: str, result: str, role: str = "") -> None:
-        now = self._world.clock.now()
-        self._world.tell(Event(name, now, role=role, result=result, alarm=True))

@@ -8,7 +8,12 @@ from typing import final
 import anyio.to_thread
 
 from orchestrator.clock import Clock
-from orchestrator.errors import NotRunningError, RotationError, SecretNotFoundError
+from orchestrator.errors import (
+    NotRunningError,
+    RotationError,
+    RotationUnknownError,
+    SecretNotFoundError,
+)
 from orchestrator.model.names import RoleName
 from orchestrator.model.rotation import Rotation, UpstreamRotation
 from orchestrator.rotation.ports import Credential, Instances, Issuer, Vault
@@ -21,7 +26,7 @@ class Parts:
 
     Attributes:
         store: Where it is written down.
-        issuers: Who makes credentials, by name.
+        issuers: Who makes credentials, by name; raises `RotationUnknownError` for others.
         vault: Where a role's are kept.
         instances: The processes that use them.
         rule: What a role file says.
@@ -36,6 +41,19 @@ class Parts:
     rule: Callable[[RoleName], UpstreamRotation | None]
     clock: Clock
     fingerprint_key: bytes
+
+
+class IssuerGoneError(Exception):
+    """A rotation needs an issuer that is not applied any more; it never leaves a driver.
+
+    Attributes:
+        name: The issuer.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Keep its name."""
+        super().__init__(f"issuer {name} is not applied any more")
+        self.name: str = name
 
 
 def _ignore(_: str) -> None:
@@ -89,6 +107,17 @@ class Known:
         """Tell the role's rule, or the usual one for a role that has none any more."""
         return self._parts.rule(rotation.role) or UpstreamRotation()
 
+    def issuer(self, name: str) -> Issuer:
+        """Give an issuer.
+
+        Raises:
+            IssuerGoneError: It is not applied any more.
+        """
+        try:
+            return self._parts.issuers(name)
+        except RotationUnknownError:
+            raise IssuerGoneError(name) from None
+
     async def row(self, rotation: Rotation, version: str) -> Version:
         """Tell what is written down of a version.
 
@@ -122,12 +151,16 @@ class Known:
         return await self._parts.vault(role).get(role, version)
 
     async def overlaps(self, rotation: Rotation) -> bool:
-        """Tell whether both credentials work at a time; those of two issuers always do."""
+        """Tell whether both credentials work at a time; those of two issuers always do.
+
+        Raises:
+            IssuerGoneError: Their issuer is not applied any more.
+        """
         new = await self.find(rotation, rotation.new)
         old = await self.find(rotation, rotation.old)
         if new is None or old is None or new.issuer != old.issuer:
             return True
-        return self._parts.issuers(new.issuer).capabilities.overlap
+        return self.issuer(new.issuer).capabilities.overlap
 
     async def pause(self, rotation: Rotation) -> None:
         """Let new calls wait and those in flight end, before the old credential does.
@@ -141,6 +174,8 @@ class Known:
 
     async def release(self, rotation: Rotation) -> None:
         """Let calls through again, if they were made to wait."""
-        if not await self.overlaps(rotation):
-            with suppress(NotRunningError):
-                await self._parts.instances.release(rotation.role)
+        with suppress(IssuerGoneError):
+            if await self.overlaps(rotation):
+                return
+        with suppress(NotRunningError):
+            await self._parts.instances.release(rotation.role)

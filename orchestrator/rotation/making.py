@@ -17,7 +17,7 @@ from orchestrator.errors import (
 )
 from orchestrator.model.rotation import Rotation, State
 from orchestrator.rotation.known import Known, Parts, Turn
-from orchestrator.rotation.ports import Credential, Issuer, Minted
+from orchestrator.rotation.ports import Credential, Issuer, Minted, Verdict
 from orchestrator.rotation.proof import Prover
 from orchestrator.rotation.states import Hold, Move, Outcome, Stage, Wait
 from orchestrator.rotation.store import Version
@@ -25,11 +25,18 @@ from orchestrator.rotation.store import Version
 MOST_ATTEMPTS: Final = 5
 # Whoever gives the turn back wakes those who wait; this is for a wake that got lost.
 TURN_SECONDS: Final = 60.0
+# In the handle of a credential that a person handed over: who.
+PROVIDED_BY: Final = "provided_by"
 
 
 def name_of(role: str, rotation_id: str, attempt: int) -> str:
     """Name what an issuer is asked for, before it is asked."""
     return f"bm-{role}-{rotation_id}-{attempt}"
+
+
+def _names_of(rotation: Rotation) -> set[str]:
+    attempts = range(1, rotation.attempt + 1)
+    return {name_of(rotation.role, rotation.id, attempt) for attempt in attempts}
 
 
 @final
@@ -51,17 +58,56 @@ class Maker:
         self._prover = prover
         # Made by the issuer and not kept yet: lost if this process ends now, and then looked for.
         self._made: dict[str, Minted] = {}
-        # Names that nobody was asked for yet.
+        # Names that may be asked for: nobody was asked, or a person looked.
         self._fresh: set[str] = set()
+        # Names that nobody was asked for, ever; and those to which the issuer said no.
+        self._unasked: set[str] = set()
+        self._refused: set[str] = set()
 
     def begin_anew(self, name: str) -> None:
-        """Take it that nobody was asked for a name: a person looked."""
+        """Take it that nothing was made under a name: a person looked."""
         self._fresh.add(name)
 
-    def forget(self, name: str) -> None:
-        """Forget a name."""
-        self._fresh.discard(name)
-        _ = self._made.pop(name, None)
+    def forget(self, rotation: Rotation) -> None:
+        """Forget a rotation that is over."""
+        names = _names_of(rotation)
+        for known in (self._fresh, self._unasked, self._refused):
+            known.difference_update(names)
+        _ = self._made.pop(rotation.new, None)
+
+    def was_never_asked(self, rotation: Rotation) -> bool:
+        """Tell whether it is certain that no issuer was asked for anything."""
+        return rotation.attempt == 1 and rotation.new in self._unasked
+
+    async def doubt(self, rotation: Rotation) -> str:
+        """Tell what a person has to find out before a rotation is given up; empty if nothing.
+
+        Where a new credential ends the old one, the old one may be dead as soon as the issuer was
+        asked.
+
+        Raises:
+            AgentsError: It cannot be told.
+            IssuerGoneError: The same.
+        """
+        if rotation.state is not State.MINTING or not rotation.old:
+            return ""
+        if await self._known.overlaps(rotation):
+            return ""
+        row = await self._known.row(rotation, rotation.new)
+        issuer = self._known.issuer(row.issuer)
+        if _names_of(rotation) <= self._unasked | self._refused:
+            # It says that it did nothing. The old one tells whether that is so.
+            old = await self._known.get(rotation.role, rotation.old)
+            if old is None or not issuer.capabilities.probes:
+                return ""
+            if await issuer.probe(old) is not Verdict.REFUSED:
+                return ""
+        act = f"`agents rotate {{}} {rotation.id}`".format
+        return (
+            f"{row.issuer} may have made {rotation.new}, and that would have ended "
+            f"{rotation.old}: look there. {act('provide')} takes what was made, {act('resume')} "
+            f"has it made once more, {act('abort')} gives it up"
+        )
 
     def in_memory(self, name: str) -> Credential | None:
         """Give what was made and not kept."""
@@ -71,6 +117,7 @@ class Maker:
     async def keep(self, rotation: Rotation, minted: Minted) -> None:
         """Keep a credential, its facts first: a value without them could not be ended."""
         row = await self._known.row(rotation, rotation.new)
+        self._unasked.discard(rotation.new)
         await self._note(rotation, row.issuer, minted)
         vault = self._parts.vault(rotation.role)
         await vault.put(rotation.role, rotation.new, minted.credential)
@@ -79,6 +126,7 @@ class Maker:
         """Write a name down before an issuer is asked for it."""
         name = name_of(rotation.role, rotation.id, attempt)
         self._fresh.add(name)
+        self._unasked.add(name)
         gone: Mapping[str, Stage] = {rotation.new: "gone"} if rotation.new else {}
         return Move(State.MINTING, new=name, attempt=attempt, asks=issuer, stages=gone)
 
@@ -92,30 +140,32 @@ class Maker:
         if rotation.old and not self._turn.take(rotation.id):
             return Wait(TURN_SECONDS)
         row = await self._known.row(rotation, rotation.new)
-        issuer = self._parts.issuers(row.issuer)
+        issuer = self._known.issuer(row.issuer)
         minted = self._made.get(rotation.new)
         if minted is None:
-            if row.issued_at is not None and await self._known.get(rotation.role, rotation.new):
-                return self._staged(rotation)
+            kept = await self._known.get(rotation.role, rotation.new) if row.issued_at else None
+            if kept is not None:
+                return await self._adopt(rotation, row, issuer, kept)
             if rotation.new not in self._fresh:
                 return await self._look(rotation, row, issuer)
             if not await self._known.overlaps(rotation):
                 await self._known.pause(rotation)
             # From here on the name may be known to the issuer, whatever it says.
             self._fresh.discard(rotation.new)
-            life = self._known.rule(rotation).every
-            longest = issuer.capabilities.max_life
+            self._unasked.discard(rotation.new)
+            life = self._life(rotation, issuer)
             try:
-                minted = await issuer.mint(
-                    rotation.new, rotation.role, life if longest is None else min(life, longest)
-                )
+                minted = await issuer.mint(rotation.new, rotation.role, life)
             except IssuerPersonError as error:
+                self._refused.add(rotation.new)
                 await self._known.release(rotation)
                 return Hold(
                     f"{error}; then `agents rotate provide {rotation.id}`",
                     stages={rotation.new: "gone"},
                 )
-            except RotationError:
+            except RotationError as error:
+                if isinstance(error, IssuerError):
+                    self._refused.add(rotation.new)
                 await self._known.release(rotation)
                 raise
             self._made[rotation.new] = minted
@@ -125,13 +175,33 @@ class Maker:
             raise IssuerError(f"{row.issuer} made a credential that has ended already")
         await self.keep(rotation, minted)
         _ = self._made.pop(rotation.new, None)
-        return self._staged(rotation, minted)
+        return self._staged(minted, self._life(rotation, issuer))
 
-    def _staged(self, rotation: Rotation, minted: Minted | None = None) -> Move:
-        if minted is None or minted.expires_at is None:
+    async def _adopt(
+        self, rotation: Rotation, row: Version, issuer: Issuer, kept: Credential
+    ) -> Outcome:
+        """Go on with what was kept; what a person handed over may be the wrong one."""
+        if PROVIDED_BY in row.handle and issuer.capabilities.probes:
+            verdict = await issuer.probe(kept)
+            if verdict is Verdict.REFUSED:
+                await self._parts.vault(rotation.role).drop(rotation.role, rotation.new)
+                return Hold(
+                    f"{row.issuer} refuses the credential that was handed over, which was "
+                    f"forgotten; `agents rotate provide {rotation.id}` takes another one",
+                    stages={rotation.new: "gone"},
+                )
+        return Move(State.STAGED)
+
+    def _life(self, rotation: Rotation, issuer: Issuer) -> timedelta:
+        """Tell how long a new one is to live: as the rule says, or the issuer's longest."""
+        every, longest = self._known.rule(rotation).every, issuer.capabilities.max_life
+        return every if longest is None else min(every, longest)
+
+    def _staged(self, minted: Minted, planned: timedelta) -> Move:
+        if minted.expires_at is None:
             return Move(State.STAGED)
         life = minted.expires_at - self._parts.clock.now()
-        is_short = life < self._known.rule(rotation).every * 0.9
+        is_short = life < planned * 0.9
         shown = timedelta(seconds=round(life.total_seconds()))
         error = f"it lives for {shown}, shorter than planned" if is_short else ""
         return Move(State.STAGED, error=error, alarm=is_short)
@@ -150,6 +220,8 @@ class Maker:
                 if isinstance(ended, Hold):
                     return ended
         if rotation.attempt >= MOST_ATTEMPTS:
+            if doubt := await self.doubt(rotation):
+                return Hold(doubt)
             return Move(State.ABORTING, error="the issuer was asked often enough", alarm=True)
         return self.ask_for(rotation, rotation.attempt + 1, row.issuer)
 

@@ -87,6 +87,10 @@ class Engine(Protocol):
         """Take a person's word that the old credential is dead."""
         ...
 
+    async def vouch(self, receipt_id: str, by: str) -> JsonObject | None:
+        """Take a person's word for what a `revoke_all` did not see dead; None: no such receipt."""
+        ...
+
     async def provide(self, rotation_id: str, value: SecretStr, by: str) -> Rotation:
         """Take a credential that a person made."""
         ...
@@ -99,8 +103,8 @@ class Engine(Protocol):
         """End every credential of some roles, and keep the roles down."""
         ...
 
-    async def reopen(self, role: RoleName, by: str) -> None:
-        """Let a role run again."""
+    async def reopen(self, role: RoleName, by: str) -> bool:
+        """Let a role run again; tells whether it was closed."""
         ...
 
 
@@ -140,6 +144,10 @@ class CredentialOrders:
             case RotationsRequest():
                 yield Result(body=await self._tell(engine, request))
             case RotationActRequest() | RotationProvideRequest():
+                if receipt := await _vouch(engine, request):
+                    await self._changed()
+                    yield Result(body=receipt)
+                    return
                 rotation = await _act(engine, request)
                 async with aclosing(_until_rest(engine, rotation)) as states:
                     async for rotation in states:
@@ -153,9 +161,9 @@ class CredentialOrders:
                 yield Result(body=receipt)
             case ReopenRequest():
                 self._check_known([request.role], await engine.due())
-                await engine.reopen(request.role, OPERATOR)
+                was_closed = await engine.reopen(request.role, OPERATOR)
                 await self._changed()
-                yield Result(body={"role": request.role})
+                yield Result(body={"role": request.role, "was_closed": was_closed})
 
     async def _rotate(self, engine: Engine, request: RotateRequest) -> Replies:
         """Replace credentials one after the other; the first that fails or is held is the last."""
@@ -265,6 +273,15 @@ async def _plan(
             refused.append({**_name(due), "code": error.code, "message": str(error)})
         else:
             yield rotation
+
+
+async def _vouch(
+    engine: Engine, request: RotationActRequest | RotationProvideRequest
+) -> JsonObject | None:
+    """Take a word about an emergency, if that is what the id is of."""
+    if isinstance(request, RotationActRequest) and request.act == "approve-revoke":
+        return await engine.vouch(request.id, OPERATOR)
+    return None
 
 
 async def _act(engine: Engine, request: RotationActRequest | RotationProvideRequest) -> Rotation:

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from orchestrator.model.base import JsonObject
 from orchestrator.model.names import RoleName, ToolName, WorkloadName
-from orchestrator.model.rotation import Drain
+from orchestrator.model.rotation import Closure, Drain
 
 # The one field of a credential that is a single text.
 WHOLE = ""
@@ -200,7 +200,8 @@ class Instances(Protocol):
         """Let new calls wait, each at most so long, until `release`; calls in flight end meanwhile.
 
         Raises:
-            WorkloadNotReadyError: Some did not end in that time; calls are let through again.
+            WorkloadNotReadyError: Some did not end in half of that time; calls are let through
+                again.
             NotRunningError: The role is not applied.
         """
         ...
@@ -223,6 +224,38 @@ class Instances(Protocol):
 
     def using(self, role: RoleName) -> Mapping[WorkloadName, str]:
         """Tell the version that each live process of a role was started with."""
+        ...
+
+
+class Closures(Protocol):
+    """Orders to end everything of roles, kept until they are carried out to their end."""
+
+    def begin_closure(self, closure: Closure) -> None:
+        """Remember an order, and that its roles are closed; in memory in any case.
+
+        Raises:
+            StateUnwritableError: It would be forgotten with this process.
+        """
+        ...
+
+    def unfinished_closures(self) -> tuple[Closure, ...]:
+        """Tell the orders that are not carried out to their end."""
+        ...
+
+    def finish_closure(self, closure: Closure) -> None:
+        """Forget an order that was carried out; the roles stay closed.
+
+        Raises:
+            StateUnwritableError: It is not forgotten, and carried out once more.
+        """
+        ...
+
+    def catch_up(self) -> None:
+        """Write what could not be written before.
+
+        Raises:
+            StateUnwritableError: It still cannot.
+        """
         ...
 
 

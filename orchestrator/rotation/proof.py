@@ -7,7 +7,7 @@ from typing import Final, final
 from orchestrator.clock import Clock
 from orchestrator.errors import IssuerError
 from orchestrator.rotation.ports import Credential, Ending, Issuer, Verdict
-from orchestrator.rotation.receipt import NOT_PROVED, Proof
+from orchestrator.rotation.receipt import NO_ANSWER, NOT_PROVED, Proof
 from orchestrator.rotation.states import Hold, Wait
 from orchestrator.rotation.store import Version
 
@@ -28,6 +28,7 @@ class _Case:
         asked: Whether it need not be asked.
         refused_at: When the present row of refusals began.
         refusals: How many there are in a row.
+        unknown: How many answers in a row told nothing.
         pause: Seconds until the next look.
     """
 
@@ -36,6 +37,7 @@ class _Case:
     asked: bool = False
     refused_at: datetime | None = None
     refusals: int = 0
+    unknown: int = 0
     pause: float = 1.0
 
 
@@ -72,7 +74,8 @@ class Prover:
             control: Another one, which has to be accepted through the same way.
             within: How long it may take until it is refused.
             is_implied: Whether it ends by what was done already.
-            is_approved: Whether a person ended it.
+            is_approved: Whether a person says that it ended: believed where the issuer does not
+                tell, and not where it says the contrary.
 
         Raises:
             IssuerError: It could not be asked for, and nobody can look.
@@ -103,7 +106,11 @@ class Prover:
             note = NOT_PROVED if not can.probes else "not proved: its texts were lost"
             self.forget(version.version)
             return Proof(case.asked_at, None, 0, "", note)
-        return await self._look(case, issuer, version, credential, control, within)
+        seen = await self._look(case, issuer, version, credential, control, within)
+        if is_approved and case.unknown >= ENOUGH:
+            self.forget(version.version)
+            return Proof(case.asked_at, None, 0, "", NO_ANSWER)
+        return seen
 
     async def _ask(
         self, case: _Case, issuer: Issuer, version: Version, *, can_look: bool
@@ -134,6 +141,7 @@ class Prover:
         within: timedelta,
     ) -> Proof | Wait | Hold:
         verdict = await issuer.probe(credential)
+        case.unknown = case.unknown + 1 if verdict is Verdict.UNKNOWN else 0
         if verdict is Verdict.REFUSED:
             case.refused_at = case.refused_at or self._clock.now()
             case.refusals += 1

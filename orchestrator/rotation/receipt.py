@@ -9,6 +9,9 @@ from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.rotation import Rotation
 
 NOT_PROVED = "not proved: nobody can ask this issuer whether it is refused"
+NO_ANSWER = "not proved: the issuer did not tell; a person vouched for it"
+NO_ISSUER = "not proved: its issuer is not applied any more; a person vouched for it"
+NEVER_ASKED = "its issuer was never asked for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,12 @@ def proof_of(rotation: Rotation) -> JsonObject | None:
     return found if isinstance(found, dict) else None
 
 
-def is_approved(rotation: Rotation) -> bool:
-    """Tell whether a person said that the credential is dead."""
-    return "approved_by" in (rotation.receipt or {})
+def approval(by: str, at: datetime, version: str) -> JsonObject:
+    """Write down that a person vouches for a credential's end."""
+    return {"approved_by": by, "approved_at": moment(at), "approved": version}
+
+
+def is_approved(rotation: Rotation, version: str) -> bool:
+    """Tell whether a person said that a credential is dead."""
+    receipt = rotation.receipt or {}
+    return "approved_by" in receipt and receipt.get("approved", version) == version

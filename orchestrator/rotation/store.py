@@ -288,9 +288,27 @@ class RotationStore:
         """Keep the receipt of an emergency."""
         text = _JSON.dump_json(body).decode()
         with self._database.write() as connection:
+            _ = connection.execute(_RECEIPTS.delete().where(_RECEIPTS.c.id == receipt_id))
             _ = connection.execute(
                 _RECEIPTS.insert().values(id=receipt_id, at=self._clock.now(), body=text)
             )
+
+    def receipt(self, receipt_id: str) -> JsonObject | None:
+        """Tell the receipt of an emergency, None if there is none with this id."""
+        query = sql.select(_RECEIPTS.c.body).where(_RECEIPTS.c.id == receipt_id)
+        with self._database.read() as connection:
+            body = cast("str | None", connection.execute(query).scalar())
+        return None if body is None else _JSON.validate_json(body)
+
+    def amend_receipt(self, receipt_id: str, body: JsonObject, gone: Iterable[Version]) -> None:
+        """Write into a receipt what became of versions, and that they are gone, at once."""
+        text = _JSON.dump_json(body).decode()
+        with self._database.write() as connection:
+            _ = connection.execute(
+                _RECEIPTS.update().where(_RECEIPTS.c.id == receipt_id).values(body=text)
+            )
+            for one in gone:
+                self._set_stages(connection, one.role, {one.version: "gone"})
 
     def receipts(self) -> tuple[JsonObject, ...]:
         """Tell the receipts of emergencies, the oldest first."""

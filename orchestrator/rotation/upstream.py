@@ -7,20 +7,22 @@ from typing import Final, final
 import anyio.to_thread
 
 from orchestrator.errors import (
+    AgentsError,
     IssuerError,
     IssuerUncertainError,
     NotRunningError,
     WorkloadNotReadyError,
 )
-from orchestrator.model.base import JsonObject
+from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.names import RoleName
 from orchestrator.model.rotation import Drain, Rotation, State
 from orchestrator.rotation import receipt as receipts
-from orchestrator.rotation.known import Known, Parts, Turn
+from orchestrator.rotation.known import IssuerGoneError, Known, Parts, Turn
 from orchestrator.rotation.making import TURN_SECONDS, Maker
-from orchestrator.rotation.ports import Minted, Verdict
+from orchestrator.rotation.ports import Credential, Minted, Verdict
 from orchestrator.rotation.proof import Prover
 from orchestrator.rotation.states import Hold, Move, Outcome, Stage, Wait, place
+from orchestrator.rotation.store import Version
 from orchestrator.rotation.timing import Elapsed, next_look
 
 # Calls that change something are not cut: after this a person decides.
@@ -48,14 +50,21 @@ class UpstreamDriver:
         self._known = Known(parts)
         self._maker = Maker(parts, self._known, turn, prover)
 
-    async def step(  # noqa: PLR0911  one case a state
-        self, rotation: Rotation
-    ) -> Outcome:
+    async def step(self, rotation: Rotation) -> Outcome:
         """Take the next step.
 
         Raises:
             AgentsError: It was not done; the state is as it was.
         """
+        try:
+            return await self._step(rotation)
+        except IssuerGoneError as gone:
+            return Hold(
+                f"{gone}: put it back under `issuers:` in agents.yaml, run `agents up`, then "
+                f"`agents rotate resume {rotation.id}`"
+            )
+
+    async def _step(self, rotation: Rotation) -> Outcome:  # noqa: PLR0911  one case a state
         match rotation.state:
             case State.PLANNED:
                 return self._plan(rotation)
@@ -82,7 +91,17 @@ class UpstreamDriver:
         """Tell whether the old credential still works: without overlap it ended with the mint."""
         if place(rotation) in {State.PLANNED, State.MINTING} or not rotation.old:
             return True
-        return await self._known.overlaps(rotation)
+        try:
+            return await self._known.overlaps(rotation)
+        except (AgentsError, IssuerGoneError):
+            return False
+
+    async def doubt(self, rotation: Rotation) -> str:
+        """Tell what a person has to find out before a rotation is given up; empty if nothing."""
+        try:
+            return await self._maker.doubt(rotation)
+        except (AgentsError, IssuerGoneError):
+            return ""
 
     def note_resumed(self, rotation: Rotation) -> None:
         """A person looked, and lets the rotation go on."""
@@ -94,7 +113,7 @@ class UpstreamDriver:
 
     def forget(self, rotation: Rotation) -> None:
         """Forget a rotation that is over."""
-        self._maker.forget(rotation.new)
+        self._maker.forget(rotation)
         self._prover.forget(rotation.old)
         self._prover.forget(rotation.new)
 
@@ -116,7 +135,7 @@ class UpstreamDriver:
         if rotation.old and not self._turn.take(rotation.id):
             return Wait(TURN_SECONDS)
         row = await self._known.row(rotation, rotation.new)
-        issuer = self._parts.issuers(row.issuer)
+        issuer = self._known.issuer(row.issuer)
         if issuer.capabilities.probes:
             verdict = await issuer.probe(await self._known.text(rotation.role, rotation.new))
             if verdict is Verdict.REFUSED:
@@ -172,14 +191,11 @@ class UpstreamDriver:
             row = await self._known.row(rotation, rotation.old)
             control = await self._known.text(role, rotation.new)
             new_row = await self._known.row(rotation, rotation.new)
-            seen = await self._prover.end(
-                self._parts.issuers(row.issuer),
+            seen = await self._end(
+                rotation,
                 row,
                 await self._known.get(role, rotation.old),
                 control if new_row.issuer == row.issuer else None,
-                self._known.rule(rotation).prove_within,
-                is_implied=not await self._known.overlaps(rotation),
-                is_approved=receipts.is_approved(rotation),
             )
             if not isinstance(seen, receipts.Proof):
                 return seen
@@ -216,19 +232,16 @@ class UpstreamDriver:
             with suppress(NotRunningError):
                 await self._parts.instances.discard(role)
         await self._known.release(rotation)
+        if self._maker.was_never_asked(rotation):
+            # Whether the issuer answers does not matter.
+            told = receipts.describe(receipts.Proof(None, None, 0, "", receipts.NEVER_ASKED))
+            receipt = receipts.with_orphans(receipts.with_proof(rotation, rotation.new, told), ())
+            return Move(State.FAILED, stages={rotation.new: "gone"}, receipt=receipt)
         if row.stage != "gone" and receipts.proof_of(rotation) is None:
-            issuer = self._parts.issuers(row.issuer)
             lost = self._maker.in_memory(rotation.new)
             old = await self._known.get(role, rotation.old) if rotation.old else None
-            seen = await self._prover.end(
-                issuer,
-                row,
-                lost or await self._known.get(role, rotation.new),
-                old,
-                self._known.rule(rotation).prove_within,
-                is_implied=not await self._known.overlaps(rotation),
-                is_approved=receipts.is_approved(rotation),
-            )
+            new = lost or await self._known.get(role, rotation.new)
+            seen = await self._end(rotation, row, new, old)
             if not isinstance(seen, receipts.Proof):
                 return seen
             rotation = await self._note_proof(rotation, rotation.new, seen)
@@ -237,6 +250,36 @@ class UpstreamDriver:
         return Move(State.FAILED, stages={rotation.new: "gone"}, receipt=receipt)
 
     # What they share.
+
+    async def _end(
+        self,
+        rotation: Rotation,
+        row: Version,
+        credential: Credential | None,
+        control: Credential | None,
+    ) -> receipts.Proof | Wait | Hold:
+        """End a credential of a rotation; arguments and errors as `Prover.end`.
+
+        Raises:
+            IssuerGoneError: Its issuer is not applied any more, and nobody vouches for its end.
+        """
+        is_approved = receipts.is_approved(rotation, row.version)
+        try:
+            issuer = self._known.issuer(row.issuer)
+            is_implied = not await self._known.overlaps(rotation)
+        except IssuerGoneError:
+            if not is_approved:
+                raise
+            return receipts.Proof(None, None, 0, "", receipts.NO_ISSUER)
+        return await self._prover.end(
+            issuer,
+            row,
+            credential,
+            control,
+            self._known.rule(rotation).prove_within,
+            is_implied=is_implied,
+            is_approved=is_approved,
+        )
 
     async def _drain_once(self, role: RoleName) -> Drain:
         try:
@@ -260,16 +303,31 @@ class UpstreamDriver:
         rows = await anyio.to_thread.run_sync(self._parts.store.versions, rotation.role)
         mine = [row for row in rows if row.rotation_id == rotation.id]
         orphans = {row.version for row in mine} - {rotation.new, rotation.old}
-        for name in {row.issuer for row in mine}:
-            issuer = self._parts.issuers(name)
-            # Without overlap the last one ended the others, and one end might be everybody's.
-            if issuer.capabilities.lists and issuer.capabilities.overlap:
-                orphans |= await self._maker.sweep(rotation, issuer, kept)
+        ended = rotation.old if kept == rotation.new else rotation.new
+        unswept: list[Json] = []
+        for name in sorted({row.issuer for row in mine}):
+            try:
+                orphans |= await self._sweep(rotation, name, kept)
+            except (AgentsError, IssuerGoneError):
+                # Whoever vouches for the end does not wait for an issuer that is gone.
+                if not receipts.is_approved(rotation, ended):
+                    raise
+                unswept.append(name)
         known = rotation.receipt or {}
         if "ended" not in known:
             ended = "" if kept == rotation.new else rotation.new
             known = receipts.with_proof(rotation, ended, None)
+        if unswept:
+            more: JsonObject = {"not_looked_through": unswept}
+            known = {**known, **more}
         return receipts.with_orphans(known, orphans)
+
+    async def _sweep(self, rotation: Rotation, name: str, kept: str) -> set[str]:
+        issuer = self._known.issuer(name)
+        # Without overlap the last one ended the others, and one end might be everybody's.
+        if issuer.capabilities.lists and issuer.capabilities.overlap:
+            return await self._maker.sweep(rotation, issuer, kept)
+        return set()
 
 
 def _busy(which: str, drain: Drain) -> str:

@@ -1,5 +1,6 @@
-"""Where a server of this machine serves HTTP, as one text in records and snapshots."""
+"""Where a server serves HTTP, as one text in records and snapshots."""
 
+import re
 from dataclasses import dataclass
 from typing import Final, Self, final
 
@@ -9,7 +10,11 @@ from orchestrator.errors import TargetUnavailableError
 
 HOST: Final = "127.0.0.1"
 _UNIX: Final = "unix:"
+_LAST_PORT: Final = 0xFFFF
 _HTTP: Final = f"http://{HOST}:"
+# Before the URL of a server that somebody else runs.
+_ELSEWHERE: Final = "elsewhere:http://"
+_HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 
 @final
@@ -20,37 +25,48 @@ class Address:
     Attributes:
         path: The path of its URL.
         socket: Its unix socket; empty when it listens on a port.
-        port: Its port on 127.0.0.1; 0 when it listens on a socket.
+        port: Its port; 0 when it listens on a socket.
+        host: The host, if somebody else runs it; empty for 127.0.0.1, where it has to be ours.
     """
 
     path: str
     socket: str = ""
     port: int = 0
+    host: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `unix:SOCKET:/PATH` or `http://127.0.0.1:PORT/PATH`.
+        """Read `unix:SOCKET:/PATH`, `http://127.0.0.1:PORT/PATH` or `elsewhere:URL`.
 
         Raises:
-            TargetUnavailableError: It is neither.
+            TargetUnavailableError: It is none of them.
         """
         if text.startswith(_UNIX):
             socket, _, path = text.removeprefix(_UNIX).rpartition(":")
             if socket.startswith("/") and path.startswith("/"):
                 return cls(path, socket=socket)
+        elif text.startswith(_ELSEWHERE):
+            authority, slash, path = text.removeprefix(_ELSEWHERE).partition("/")
+            match = _HOST_AND_PORT.fullmatch(authority)
+            if slash and match and 0 < int(match[2]) <= _LAST_PORT:
+                return cls(f"/{path}", port=int(match[2]), host=match[1].strip("[]"))
         elif text.startswith(_HTTP):
             port, slash, path = text.removeprefix(_HTTP).partition("/")
-            if slash and port.isascii() and port.isdigit() and 0 < int(port) <= 0xFFFF:  # noqa: PLR2004 - the largest port
+            if slash and port.isascii() and port.isdigit() and 0 < int(port) <= _LAST_PORT:
                 return cls(f"/{path}", port=int(port))
         raise TargetUnavailableError("The instance has no address that can be used")
 
     @property
     def authority(self) -> str:
         """The `Host` header; with a port, as servers that check it expect one."""
-        return f"{HOST}:{self.port}" if self.port else "localhost:80"
+        host = self.host or HOST
+        shown = f"[{host}]" if ":" in host else host
+        return f"{shown}:{self.port}" if self.port else "localhost:80"
 
     @override
     def __str__(self) -> str:
+        if self.host:
+            return f"{_ELSEWHERE}{self.authority}{self.path}"
         return (
             f"{_HTTP}{self.port}{self.path}" if self.port else f"{_UNIX}{self.socket}:{self.path}"
         )

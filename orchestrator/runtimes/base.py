@@ -85,6 +85,10 @@ class Runtime(Protocol):
         """Follow the ends of processes, from the moment of the first item asked for."""
         ...
 
+    def notes(self) -> tuple[str, ...]:
+        """Tell in words what is wrong with the engine and stops nobody; mostly nothing."""
+        return ()
+
     async def sweep(self, keep: Collection[WorkloadName]) -> tuple[WorkloadName, ...]:
         """End processes of workloads that neither the engine nor `keep` knows.
 

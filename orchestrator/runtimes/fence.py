@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.runtimes.identity import is_alive, look_up
+from orchestrator.runtimes.identity import boot_id, is_alive, look_up
 
 TERM_SECONDS = 5.0
 KILL_SECONDS = 5.0
@@ -95,10 +95,12 @@ def _end(pid: int, still: Callable[[], bool]) -> bool:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
         return False
+    family: dict[int, int] = {}
     try:
         # Asked only now: from here on the descriptor means that process and no other.
         if not still():
             return False
+        family = _family(pid)
         facts = look_up(pid)
         leads = facts is not None and facts.group == pid
         with suppress(ProcessLookupError):
@@ -114,6 +116,39 @@ def _end(pid: int, still: Callable[[], bool]) -> bool:
         return True
     finally:
         os.close(process)
+        _kill_family(family)
+
+
+def _family(pid: int) -> dict[int, int]:
+    """Tell the start time of everything that a process started, and what that started.
+
+    All of it: what was left alone is a child of the process again (`shim/seat.py` sees to that).
+    """
+    known: dict[int, list[tuple[int, int]]] = {}
+    for entry in Path("/proc").iterdir():
+        facts = look_up(int(entry.name)) if entry.name.isdigit() else None
+        if facts is not None:
+            known.setdefault(facts.parent, []).append((int(entry.name), facts.started))
+    found: dict[int, int] = {}
+    waiting = [pid]
+    while waiting:
+        for child, started in known.get(waiting.pop(), ()):
+            if child not in found:
+                found[child] = started
+                waiting.append(child)
+    return found
+
+
+def _kill_family(family: dict[int, int]) -> None:
+    """Kill what is left of a family, and what that started meanwhile."""
+    while family:
+        younger: dict[int, int] = {}
+        for pid, started in family.items():
+            if is_alive(pid, started, boot_id()):
+                younger.update(_family(pid))
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+        family = {pid: started for pid, started in younger.items() if pid not in family}
 
 
 def _end_remains(holder: Holder) -> bool:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 to one server of this machine, on connections that are kept.
+"""HTTP/1.1 to one server, on connections that are kept.
 
 A request is one object, an `Exchange`, which hears the response piece by piece: no task, no
 future and no queue stands between the socket and whoever asked. A connection carries one request
@@ -408,9 +408,10 @@ class HttpClient:
                         )
                         check_listener(transport, self._group)
                     else:
-                        check_own(address.port, self._group)
+                        if not address.host:
+                            check_own(address.port, self._group)
                         _, connection = await loop.create_connection(
-                            lambda: _Connection(self), HOST, address.port
+                            lambda: _Connection(self), address.host or HOST, address.port
                         )
                 except BlockingIOError:  # more connect at this moment than the socket queues
                     await anyio.sleep(_BACKLOG_SECONDS)

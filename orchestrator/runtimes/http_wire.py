@@ -98,7 +98,7 @@ class HttpWire:
     @property
     def _place(self) -> str:
         address = self._address
-        return address.socket or f"port {address.port} of {HOST}"
+        return address.socket or f"port {address.port} of {address.host or HOST}"
 
     async def send(self, line: bytes, /) -> None:
         """Send one message, as soon as the server listens; a request's answer is not waited for.

@@ -10,6 +10,7 @@ loop.
 Source: supervisor 4.3.0, supervisord.py (runforever, reap) and process.py (finish, transition).
 """
 
+import ctypes
 import json
 import os
 import select
@@ -35,6 +36,10 @@ SLOW_RESPAWN_SECONDS = 5.0
 
 LONGEST_POLL_SECONDS = 60.0
 KEPT_EXITS = 4096
+# How long the loop waits for the end of what was killed.
+STRAYS_SECONDS = 0.05
+# As `render/supervisord.py` names it, which is not imported into the engine.
+CONTROL_PROGRAM = "agentsd"
 
 _READ = select.POLLIN | select.POLLPRI | select.POLLHUP
 _FAULT = _READ | select.POLLOUT
@@ -202,11 +207,13 @@ class Waker:
 
 @final
 class Exits:
-    """Every child that ended, with its cause, and the end of what it left in its group."""
+    """Every child that ended, with its cause, and the end of what it left behind."""
 
     def __init__(self, options: Options) -> None:
         """Take the place of supervisord's own waitpid."""
         self._options = options
+        # Left behind by the control plane: what it had asked of programs may finish.
+        self._spared: set[int] = set()
         self.boot: str = f"{os.getpid()}-{time.time_ns()}"
         self.serial: int = 0
         self._kept: deque[dict[str, object]] = deque(maxlen=KEPT_EXITS)
@@ -214,8 +221,8 @@ class Exits:
     def waitpid(self) -> tuple[int | None, int | None]:
         """Reap one child, with the contract of supervisor.options.ServerOptions.waitpid.
 
-        Before that, while its pid is still taken, the rest of its process group is killed: a
-        server that was killed leaves no grandchildren.
+        Before that, while its pid is still taken, the rest of its process group is killed, and
+        what had left that: a server leaves nothing behind.
         """
         try:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT | os.WNOHANG)
@@ -224,6 +231,11 @@ class Exits:
             process = self._options.pidhistory.get(ended.si_pid)
             if process is not None:
                 kill_group(ended.si_pid, signal.SIGKILL)
+            if process is not None and process.config.name == CONTROL_PROGRAM:
+                self._spare()
+            else:
+                self._kill_strays()
+            self._spared.discard(ended.si_pid)
             pid, status, usage = os.wait4(ended.si_pid, os.WNOHANG)
         except ChildProcessError:
             return None, None
@@ -239,6 +251,34 @@ class Exits:
                 }
             )
         return (pid, status) if pid else (None, None)
+
+    def _strays(self) -> set[int]:
+        """Tell live children that nobody here started: what ended servers left behind.
+
+        A server that lives has such children itself (`shim/seat.py` sees to that), so nothing of
+        it is among them.
+        """
+        known = self._options.pidhistory
+        return {pid for pid in children() if pid not in known and pid not in self._spared}
+
+    def _spare(self) -> None:
+        """Let what the control plane had begun go on without it, unless it may be a server's."""
+        if not any(is_over(pid) for pid in self._options.pidhistory if not self._is_control(pid)):
+            self._spared |= self._strays()
+
+    def _is_control(self, pid: int) -> bool:
+        return self._options.pidhistory[pid].config.name == CONTROL_PROGRAM
+
+    def _kill_strays(self) -> None:
+        """Kill them, and their children, which are strays then; the loop reaps them later."""
+        give_up = time.monotonic() + STRAYS_SECONDS
+        while strays := self._strays():
+            for pid in strays:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > give_up:
+                return  # the end of each of them leads here again
+            time.sleep(0.0005)
 
     def since(self, boot: str, serial: int) -> str:
         """Tell what ended after a serial number, as JSON.
@@ -366,6 +406,48 @@ def _lose_line(self: Handler) -> None:
     """
 
 
+def adopt() -> None:
+    """Become the parent of everything below this process that loses its own."""
+    set_child_subreaper = 36
+    libc = ctypes.CDLL(None)
+    _ = cast("int", libc.prctl(set_child_subreaper, 1, 0, 0, 0))
+
+
+def children() -> list[int]:
+    """Tell the live children of this process."""
+    own = os.getpid()
+    try:
+        with open(f"/proc/self/task/{own}/children", "rb") as file:  # noqa: PTH123 - quicker
+            pids = [int(pid) for pid in file.read().split()]
+    except FileNotFoundError:  # the kernel was built without that file
+        every = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - the same
+        pids = [pid for pid in every if parent_of(pid) == own]
+    return [pid for pid in pids if not is_over(pid)]
+
+
+def parent_of(pid: int) -> int:
+    """Tell the parent of a process, 0 without one."""
+    fields = stat_of(pid)
+    return int(fields[1]) if fields else 0
+
+
+def is_over(pid: int) -> bool:
+    """Tell whether a process has ended, reaped or not."""
+    fields = stat_of(pid)
+    return not fields or fields[0] in {b"Z", b"X"}
+
+
+def stat_of(pid: int) -> list[bytes]:
+    """Read what the kernel says of a process, from its state on; empty without one."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123 - quicker
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    # The name in parentheses may itself hold blanks and parentheses.
+    return text[text.rfind(b")") + 2 :].split()
+
+
 def kill_group(group: int, number: int) -> bool:
     """Signal a process group; tells whether there was one."""
     try:
@@ -396,6 +478,7 @@ def _prepare_child_descriptors(self: Subprocess) -> None:
 def make(supervisord: Supervisord, **_options: str) -> Api:
     """Build the namespace; supervisord calls it at its start and again at each SIGHUP."""
     _ = os.umask(0o077)
+    adopt()
     supervisord.options.poller = TurnPoller()
     waker = Waker(supervisord)
     cleanup = supervisord.options.cleanup

@@ -180,6 +180,11 @@ class AwsClient:
         config: object = Config(
             connect_timeout=seconds,
             read_timeout=seconds,
+            # Another address is named by the store or not at all: one that a variable or
+            # ~/.aws/config names would be shown the login over plain http, and could tell any
+            # value. The daemon has no variables of a proxy, so nobody else has.
+            ignore_configured_endpoint_urls=True,
+            proxies={},
             # Whoever asks knows when to ask again.
             retries={"total_max_attempts": 1, "mode": "standard"},
         )

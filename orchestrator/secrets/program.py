@@ -21,7 +21,7 @@ from typing import IO, Final, NoReturn
 from pydantic import SecretStr
 
 from orchestrator.errors import SecretStoreUnavailableError
-from orchestrator.files import who_may_write
+from orchestrator.files import who_may_replace
 from orchestrator.secrets.redact import redact
 
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -93,36 +93,36 @@ def run(task: Task) -> str:
     return text
 
 
-def check_program(name: str, path: Path) -> None:
+def check_program(name: str, path: Path, *, is_run: bool = True) -> None:
     """Refuse a program that somebody else could replace: it would tell the secret, or get one.
 
     Args:
         name: What errors call it.
         path: The program, absolute.
+        is_run: Whether it is run itself; a script is read by another program.
 
     Raises:
         SecretStoreUnavailableError: It cannot be run, or must not be trusted.
     """
     try:
         facts = path.stat()
-        # A link is as good as the directories that it is in and leads to.
-        parents = {place: place.stat() for place in (path.parent, path.resolve().parent)}
+        replacer = who_may_replace(path)
     except OSError as error:
         raise SecretStoreUnavailableError(
             f"{name}: {path} cannot be run: {(error.strerror or 'no such file').lower()}"
         ) from error
-    if not stat.S_ISREG(facts.st_mode) or not os.access(path, os.X_OK):
+    wanted, what = (os.X_OK, "program") if is_run else (os.R_OK, "script")
+    if not stat.S_ISREG(facts.st_mode) or not os.access(path, wanted):
         raise SecretStoreUnavailableError(
-            f"{name}: {path} cannot be run: not a program", hint=f"chmod u+x {path}"
+            f"{name}: {path} cannot be run: not a {what}",
+            hint=f"chmod u+{'x' if is_run else 'r'} {path}",
         )
-    for place, about in {path: facts, **parents}.items():
-        writer = who_may_write(about)
-        # In a directory such as /tmp nobody can replace another user's file.
-        if writer and not (place != path and about.st_mode & stat.S_ISVTX):
-            raise SecretStoreUnavailableError(
-                f"{name}: {path} could be replaced: {writer} may write {place}",
-                hint=f"chmod go-w {place}",
-            )
+    if replacer is not None:
+        writer, place = replacer
+        raise SecretStoreUnavailableError(
+            f"{name}: {path} could be replaced: {writer} may write {place}",
+            hint=f"chmod go-w {place}",
+        )
 
 
 @contextmanager

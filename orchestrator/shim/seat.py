@@ -169,8 +169,8 @@ def _limit(value: bytes) -> tuple[bytes, tuple[int, int]]:
 # --- the fence ---------------------------------------------------------------------------------
 
 
-def _stat_of(pid: int) -> tuple[int, int, int] | None:
-    """Tell group, session and start time in ticks of a live process, None without one."""
+def _stat_of(pid: int) -> tuple[int, int, int, int] | None:
+    """Tell group, session, start time in ticks and parent of a live process, None without one."""
     try:
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -185,7 +185,7 @@ def _stat_of(pid: int) -> tuple[int, int, int] | None:
     fields = text[text.rfind(b")") + 2 :].split()
     if fields[0] in {b"Z", b"X"}:
         return None
-    return int(fields[2]), int(fields[3]), int(fields[19])
+    return int(fields[2]), int(fields[3]), int(fields[19]), int(fields[1])
 
 
 def _started(pid: int) -> int:
@@ -228,9 +228,11 @@ def _end_group(pid: int, still: "Callable[[], bool]") -> None:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
         return
+    family: dict[int, int] = {}
     try:
         if not still():
             return
+        family = _family(pid)
         leads = os.getpgid(pid) == pid
         if leads:
             _signal_group(pid, signal.SIGTERM)
@@ -245,6 +247,43 @@ def _end_group(pid: int, still: "Callable[[], bool]") -> None:
         pass
     finally:
         os.close(process)
+        _kill_family(family)
+
+
+def _family(pid: int) -> dict[int, int]:
+    """Tell the start time of everything that a process started, and what that started.
+
+    All of it: what was left alone is a child of the process again.
+    """
+    known: dict[int, list[tuple[int, int]]] = {}
+    for name in os.listdir("/proc"):
+        facts = _stat_of(int(name)) if name.isdigit() else None
+        if facts:
+            known.setdefault(facts[3], []).append((int(name), facts[2]))
+    found: dict[int, int] = {}
+    waiting = [pid]
+    while waiting:
+        for child, started in known.get(waiting.pop(), ()):
+            if child not in found:
+                found[child] = started
+                waiting.append(child)
+    return found
+
+
+def _kill_family(family: dict[int, int]) -> None:
+    """Kill what is left of a family, and what that started meanwhile."""
+    import signal  # noqa: PLC0415 - only an orphan makes it necessary
+
+    while family:
+        younger: dict[int, int] = {}
+        for pid, started in family.items():
+            if _started(pid) == started:
+                younger.update(_family(pid))
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except (ProcessLookupError, PermissionError):
+                    pass
+        family = {pid: started for pid, started in younger.items() if pid not in family}
 
 
 def _signal_group(group: int, number: int) -> None:
@@ -479,6 +518,10 @@ def _restrict(frame: Frame) -> None:
             soft, hard = min(soft, ceiling), min(hard, ceiling)  # noqa: PLW2901 - never above what we have
         resource.setrlimit(numbers[name], (soft, hard))
     _forbid_new_privileges()
+    # What the server starts and leaves alone becomes its child again, whatever session it went
+    # into, and the engine's when the server ends: so nobody gets away. Kept through `execve`.
+    set_child_subreaper = 36
+    _ = _prctl(set_child_subreaper, 1)
 
 
 def _forbid_new_privileges() -> None:
@@ -490,13 +533,31 @@ def _forbid_new_privileges() -> None:
 
 
 def _prctl(option: int, value: int) -> int:
+    return _call("prctl", (option, value, 0, 0, 0))
+
+
+def _call(name: str, arguments: tuple[int, ...]) -> int:
     # The bare module: `ctypes` itself takes eight milliseconds to import, this takes a half.
     import _ctypes  # noqa: PLC0415 - not needed until here
 
     # typeshed leaves out that no name means this very program.
     program = _ctypes.dlopen(None, 0)  # pyright: ignore[reportArgumentType] - just said
-    prctl = _ctypes.dlsym(program, "prctl")
-    return _ctypes.call_function(prctl, (option, value, 0, 0, 0))  # pyright: ignore[reportAny] - prctl gives an int
+    function = _ctypes.dlsym(program, name)
+    return _ctypes.call_function(function, arguments)  # pyright: ignore[reportAny] - it gives an int
+
+
+def _leave_keyring() -> None:
+    """Join an empty session keyring: nothing that another role keeps is read through a shared one.
+
+    Where there are no keyrings, or a container forbids them, nothing could be read either.
+    """
+    keyctl = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}
+    number = keyctl.get(os.uname().machine)
+    if number is None:
+        return
+    get_id, join, of_session = 0, 1, -3
+    if _call("syscall", (number, join, 0)) < 0 <= _call("syscall", (number, get_id, of_session, 0)):
+        raise OSError(errno.EPERM, "the session keyring could not be left")
 
 
 def _be_user(user: int, group: int) -> None:
@@ -542,6 +603,8 @@ def _become(peer: socket, fence: int, frame: Frame) -> int:
         if frame.user is not None:
             stage = "user"
             _be_user(*frame.user)
+        stage = "keyring"
+        _leave_keyring()
         stage = "working directory"
         os.chdir(frame.cwd)
         stage = "execute"

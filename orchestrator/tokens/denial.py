@@ -21,14 +21,14 @@ class Denial:
     """One denial.
 
     Attributes:
-        kind: What is refused: one token by its id, or a subject's tokens.
+        kind: What is refused: one token by its id, a subject's tokens, or a role's.
         issuer: Whose tokens.
-        name: The token's id as records tell it, or the subject.
-        until: A subject's tokens are refused if they were issued until then.
+        name: The token's id as records tell it, the subject, or the role.
+        until: Tokens of a subject or a role are refused if they were issued until then.
         created_at: When it was said.
     """
 
-    kind: Literal["token", "subject"]
+    kind: Literal["token", "subject", "role"]
     issuer: str
     name: str
     until: datetime

@@ -48,7 +48,7 @@ def fetch_json(url: str) -> JsonObject:
         finally:
             cut.cancel()
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise FetchError(f"no answer ({type(error).__name__})") from None
+        raise FetchError(_reason(error, parts.hostname or "")) from None
     finally:
         connection.close()
     if status != http.client.OK:
@@ -56,6 +56,21 @@ def fetch_json(url: str) -> JsonObject:
     if len(body) > LONGEST_BYTES:
         raise FetchError("the answer is too long")
     return _read(body)
+
+
+def _reason(error: Exception, host: str) -> str:
+    """Say why there was no answer; nothing of what was sent is repeated."""
+    match error:
+        case socket.gaierror():
+            return f"no answer: the name {host} cannot be resolved; is it right, and is there DNS?"
+        case ssl.SSLCertVerificationError():
+            return f"no answer: the certificate of {host} is not accepted"
+        case ConnectionRefusedError():
+            return f"no answer: nothing listens there at {host}"
+        case TimeoutError():
+            return f"no answer: {host} took too long"
+        case _:
+            return f"no answer ({type(error).__name__})"
 
 
 def _connect(scheme: str, host: str, port: int | None) -> http.client.HTTPConnection:

@@ -93,6 +93,7 @@ class OAuthTokens:
         self._revision = 0
         self._denied_tokens: frozenset[str] = frozenset()
         self._denied_subjects: dict[str, datetime] = {}
+        self._denied_roles: dict[str, datetime] = {}
 
     @property
     def on_closed(self) -> Callable[[TokenId], None]:
@@ -117,6 +118,10 @@ class OAuthTokens:
             if principal.agent == WORKSTATION:
                 return principal
         raise TokenUnknownError("The token is not known here")
+
+    async def prepare(self) -> bool:
+        """Ask for the provider's keys before the first token comes; tells whether they are here."""
+        return await self._keys.prepare()
 
     def knows(self, value: bytes, audience: RoleName) -> bool:
         """Tell whether a header was learned, and is good still."""
@@ -156,12 +161,13 @@ class OAuthTokens:
     def _note(self, denial: Denial) -> None:
         if denial.issuer != self.auth.issuer:
             return
-        if denial.kind == "token":
-            self._denied_tokens |= {denial.name}
-        else:
-            before = self._denied_subjects.get(denial.name, denial.until)
-            later = max(before, denial.until)
-            self._denied_subjects = {**self._denied_subjects, denial.name: later}
+        match denial.kind:
+            case "token":
+                self._denied_tokens |= {denial.name}
+            case "subject":
+                self._denied_subjects = _later(self._denied_subjects, denial)
+            case "role":
+                self._denied_roles = _later(self._denied_roles, denial)
         self._forget()
 
     def _forget(self) -> None:
@@ -171,10 +177,13 @@ class OAuthTokens:
         proof = principal.proof
         if proof is None:
             return False
-        until = self._denied_subjects.get(proof.subject)
-        return principal.token_id in self._denied_tokens or (
-            until is not None and proof.issued_at <= until
+        if principal.token_id in self._denied_tokens or self._static.is_closed(principal.role):
+            return True
+        moments = (
+            self._denied_subjects.get(proof.subject),
+            self._denied_roles.get(principal.role),
         )
+        return any(until is not None and proof.issued_at <= until for until in moments)
 
     def _find(self, value: bytes, audience: RoleName) -> Principal | None:
         seen = self._seen.get(hashlib.sha256(value).digest())
@@ -306,6 +315,10 @@ class OAuthTokens:
         if now >= self._told_at + _TOLD_EVERY_SECONDS:
             self._told_at = now
             self._tell("token_refused", reason)
+
+
+def _later(known: dict[str, datetime], denial: Denial) -> dict[str, datetime]:
+    return {**known, denial.name: max(known.get(denial.name, denial.until), denial.until)}
 
 
 # Who tells the gateway who shows a token.

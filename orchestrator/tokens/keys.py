@@ -50,7 +50,7 @@ class Keys:
         tell: Tell,
         on_read: Callable[[], None],
     ) -> None:
-        """Know nothing yet; the first token that needs a key has them fetched.
+        """Know nothing yet; `prepare`, or the first token that needs a key, has them fetched.
 
         Args:
             issuer: The provider's issuer URL.
@@ -72,6 +72,14 @@ class Keys:
         self._next_at = float("-inf")
         self._asking: asyncio.Future[None] | None = None
         self._is_failing = False
+
+    async def prepare(self) -> bool:
+        """Ask for the keys before anybody needs them; tells whether there are any."""
+        if not self._keys:
+            asking = self._ask(self._clock.monotonic())
+            if asking is not None:
+                await asyncio.shield(asking)
+        return bool(self._keys)
 
     async def find(self, kid: str) -> PyJWK | None:
         """Tell the key with this id, or None if the provider has none.

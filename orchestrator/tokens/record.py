@@ -44,6 +44,11 @@ class TokenRecord:
     rotation_id: str = ""
 
     @property
+    def is_replaced(self) -> bool:
+        """Whether another one took its place, before its own time was over."""
+        return self.retire_at is not None and self.retire_at < self.expires_at
+
+    @property
     def ends_at(self) -> datetime:
         """When it is refused at the latest."""
         return self.expires_at if self.retire_at is None else self.retire_at

@@ -1,7 +1,7 @@
 """Where tokens are kept: digests, never a text. Its methods block: call them in a thread."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypedDict, cast, final
@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from orchestrator.clock import Clock
 from orchestrator.database import Database, Moment
-from orchestrator.errors import RotationError, SettingsError, TokenUnknownError
+from orchestrator.errors import RotationError, SettingsError
 from orchestrator.model.names import AgentName, RoleName, TokenId
 from orchestrator.tokens.denial import KEPT, Denial
 from orchestrator.tokens.mint import mint
@@ -52,8 +52,23 @@ _DENIALS = sql.Table(
 _MOST_USABLE = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """Why a token is revoked.
+
+    Attributes:
+        at: When that was asked for.
+        by: Who asked.
+        reason: Why, in words.
+    """
+
+    at: datetime
+    by: str
+    reason: str
+
+
 class _Kept(TypedDict):
-    kind: Literal["token", "subject"]
+    kind: Literal["token", "subject", "role"]
     issuer: str
     name: str
     until: datetime
@@ -185,25 +200,20 @@ class TokenStore:
         """Tell the tokens that open something now."""
         return tuple(record for record in self.list() if record.state in USABLE)
 
-    def revoke(self, token_id: TokenId, *, by: str = "", reason: str = "") -> TokenRecord:
-        """End a token for good; a second time changes nothing.
-
-        Raises:
-            TokenUnknownError: There is none with this id.
-        """
-        now = self._clock.now()
+    def revoke(self, words: Mapping[TokenId, Word]) -> None:
+        """End tokens for good, all of them or none; a second time changes nothing."""
         with self.database.write() as connection:
-            _ = connection.execute(
-                _TOKENS.update()
-                .where(_TOKENS.c.id == token_id, _TOKENS.c.state != "revoked")
-                .values(state="revoked", revoked_at=now, revoked_by=by, reason=reason)
-            )
-            row = connection.execute(_SELECT.where(_TOKENS.c.id == token_id)).mappings().first()
-        if row is None:
-            raise TokenUnknownError(
-                f"There is no token with the id {token_id}", hint="See `agents token list`."
-            )
-        return _read(row, now)
+            for token_id, word in words.items():
+                _ = connection.execute(
+                    _TOKENS.update()
+                    .where(_TOKENS.c.id == token_id, _TOKENS.c.state != "revoked")
+                    .values(
+                        state="revoked",
+                        revoked_at=word.at,
+                        revoked_by=word.by,
+                        reason=word.reason,
+                    )
+                )
 
     def _find(
         self, connection: sql.Connection, where: sql.ColumnElement[bool]
@@ -224,13 +234,14 @@ class TokenStore:
             )
         ).scalar_one()
 
-    def deny(self, denial: Denial) -> None:
+    def deny(self, denials: Iterable[Denial]) -> None:
         """Keep that access tokens are refused, for as long as it matters."""
         with self.database.write() as connection:
-            _ = connection.execute(
-                _DENIALS.delete().where(_DENIALS.c.created_at < denial.created_at - KEPT)
-            )
-            _ = connection.execute(_DENIALS.insert().values(**asdict(denial)))
+            for denial in denials:
+                _ = connection.execute(
+                    _DENIALS.delete().where(_DENIALS.c.created_at < denial.created_at - KEPT)
+                )
+                _ = connection.execute(_DENIALS.insert().values(**asdict(denial)))
 
     def load_denials(self) -> tuple[Denial, ...]:
         """Tell which access tokens are refused."""

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, final
@@ -48,6 +48,7 @@ class Principal:
         token_id: The token's public id.
         expires_at: When the token ends.
         proof: What it said, if an identity provider issued it.
+        is_replaced: Whether it ends because another one took its place.
     """
 
     agent: AgentName
@@ -55,6 +56,7 @@ class Principal:
     token_id: TokenId
     expires_at: datetime
     proof: Proof | None = None
+    is_replaced: bool = False
 
 
 def _ignore(_: TokenId) -> None:
@@ -75,6 +77,7 @@ class TokenIndex:
         self._clock = clock
         self._records: dict[TokenId, TokenRecord] = {}
         self._lock = threading.Lock()
+        self._closed: frozenset[RoleName] = frozenset()
         # What ended for good. A rotation may have read its rows just before that.
         self._ended: set[TokenId] = set()
         self._used: dict[TokenId, datetime] = {}
@@ -111,6 +114,26 @@ class TokenIndex:
         if was_known:
             self.on_closed(token_id)
 
+    def close(self, role: RoleName) -> None:
+        """Refuse every token of a role from now on, until `reopen`; what is open stays so."""
+        self._closed |= {role}
+
+    def reopen(self, role: RoleName) -> None:
+        """Accept tokens of a role again."""
+        self._closed -= {role}
+
+    def is_closed(self, role: RoleName) -> bool:
+        """Tell whether every token of a role is refused."""
+        return role in self._closed
+
+    def record(self, token_id: TokenId) -> TokenRecord | None:
+        """Tell what is known of a token here; None of one that ended."""
+        return self._records.get(token_id)
+
+    def of_roles(self, roles: Collection[RoleName]) -> tuple[TokenRecord, ...]:
+        """Tell every token of some roles that did not end here."""
+        return tuple(one for one in self._records.copy().values() if one.role in roles)
+
     def verify_header(self, value: bytes, audience: RoleName) -> Principal:
         """Tell who sent an `Authorization` header, and note that the token was used.
 
@@ -128,7 +151,11 @@ class TokenIndex:
         seen = self._seen.get(key)
         if seen is not None:
             record, principal = seen
-            if self._records.get(record.id) is record and record.role == audience:
+            if (
+                self._records.get(record.id) is record
+                and record.role == audience
+                and audience not in self._closed
+            ):
                 now = self._clock.now()
                 if now < record.ends_at:
                     self._note_use(record, now)
@@ -137,9 +164,13 @@ class TokenIndex:
         if scheme.lower() != "bearer":
             raise TokenUnknownError("No bearer token")
         principal = self.verify(text.strip(), audience)
+        record = self._records.get(principal.token_id)
+        if record is None:  # it ended meanwhile, in another thread
+            raise TokenRevokedError("The token was revoked")
         if len(self._seen) >= _SEEN:
             self._seen.clear()
-        self._seen[key] = (self._records[principal.token_id], principal)
+        if record.ends_at == principal.expires_at:
+            self._seen[key] = (record, principal)
         return principal
 
     def verify(self, text: str, audience: RoleName) -> Principal:
@@ -184,9 +215,11 @@ class TokenIndex:
     def _judge(self, record: TokenRecord) -> Principal:
         if self._clock.now() >= record.ends_at:
             raise TokenExpiredError("The token's time is over")
-        if record.state not in USABLE:
+        if record.state not in USABLE or record.role in self._closed:
             raise TokenRevokedError("The token was revoked")
-        return Principal(record.agent, record.role, record.id, record.ends_at)
+        return Principal(
+            record.agent, record.role, record.id, record.ends_at, is_replaced=record.is_replaced
+        )
 
     def take_used(self) -> dict[TokenId, datetime]:
         """Tell tokens that were used since the last time, each at most once a minute."""

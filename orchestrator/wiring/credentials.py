@@ -27,7 +27,7 @@ from orchestrator.model.secret import SecretRef
 from orchestrator.model.stores import AwsAccount, VaultAccount
 from orchestrator.paths import Paths
 from orchestrator.rotation.delivery import Deliverer
-from orchestrator.rotation.engine import Engine, World
+from orchestrator.rotation.engine import Engine
 from orchestrator.rotation.events import Event
 from orchestrator.rotation.issuers.aws_sm import SecretsManagerIssuer
 from orchestrator.rotation.issuers.command import ProgramIssuer
@@ -41,6 +41,7 @@ from orchestrator.rotation.vaults.elsewhere import vault_elsewhere
 from orchestrator.rotation.vaults.encrypted import EncryptedVault, load_key, parse_key
 from orchestrator.rotation.vaults.moved import MovedVault
 from orchestrator.rotation.vaults.secrets_manager import AwsVault
+from orchestrator.rotation.world import World
 from orchestrator.secrets.aws_client import AwsClient
 from orchestrator.secrets.resolve import SecretResolver
 from orchestrator.secrets.vault_client import VaultClient
@@ -207,6 +208,7 @@ def open_engine(  # noqa: PLR0913  it brings these parts together
     index: "TokenIndex",
     instances: Instances,
     streams_open: Callable[[TokenId], int],
+    changing: Callable[[TokenId], int],
     paths: Paths,
     state: StateFile,
     clock: Clock,
@@ -222,6 +224,7 @@ def open_engine(  # noqa: PLR0913  it brings these parts together
         index: What the gateway asks of tokens.
         instances: The processes of roles.
         streams_open: Tells how many requests and streams of a token are open.
+        changing: Tells how many calls of a token are under way that change something.
         paths: The project's directories.
         state: Holds what was applied last.
         clock: Where time comes from.
@@ -249,9 +252,11 @@ def open_engine(  # noqa: PLR0913  it brings these parts together
             issuers=makers.issuer,
             vault=makers.vault,
             instances=instances,
+            closures=state,
             roles=roles,
             deliverer=Deliverer(paths.state, paths.root),
             streams_open=streams_open,
+            changing=changing,
             clock=clock,
             tell=tell,
             log=log,

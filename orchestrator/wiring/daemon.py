@@ -33,7 +33,7 @@ from orchestrator.model.admin import CredentialRequest, Progress, Result
 from orchestrator.model.base import JsonObject
 from orchestrator.model.desired import BOOTSTRAP_ROLE
 from orchestrator.model.desired import GatewaySettings as Listening
-from orchestrator.model.names import RoleName, SecretName
+from orchestrator.model.names import RoleName, SecretName, WorkloadName
 from orchestrator.model.rotation import Check
 from orchestrator.model.server import EraChoice
 from orchestrator.model.snapshot import Era
@@ -41,7 +41,10 @@ from orchestrator.model.status import CredentialsReport, GatewayStatus
 from orchestrator.model.workload import WorkloadSpec
 from orchestrator.paths import Paths
 from orchestrator.rotation.overview import Overview
-from orchestrator.runtimes.base import Process
+from orchestrator.runtimes.attached import AttachedRuntime
+from orchestrator.runtimes.base import Process, Runtime
+from orchestrator.runtimes.both import BothRuntimes
+from orchestrator.runtimes.docker_runtime import DockerRuntime
 from orchestrator.runtimes.engine import EngineFiles
 from orchestrator.runtimes.logs import rotate
 from orchestrator.runtimes.probe import Attested, Dialogue, list_tools, probe
@@ -52,25 +55,37 @@ from orchestrator.runtimes.wire import open_wire
 from orchestrator.secrets.fingerprint import Fingerprints
 from orchestrator.secrets.resolve import SecretResolver
 from orchestrator.wiring.engine import address_of, bind
+from orchestrator.wiring.leftovers import sweep
 
 if TYPE_CHECKING:
     from orchestrator.audit.log import AuditLog
     from orchestrator.gateway.server import Gateway
     from orchestrator.rotation.engine import Engine
     from orchestrator.tokens.desk import TokenDesk
+    from orchestrator.tokens.jwt import OAuthTokens
+    from orchestrator.tokens.store import TokenStore
 
 BIND_SECONDS: Final = 1.0
 LOCK_SECONDS: Final = 10.0
 NOTE_USES_SECONDS: Final = 60.0
 KEEP_LOGS_SECONDS: Final = 2.0
+FETCH_KEYS_SECONDS: Final = 30.0
+_NOT_ON_DISK: Final = (
+    "What was revoked holds, and is NOT on disk: it is forgotten if the daemon ends before it is. "
+    "Free space on the disk; the daemon goes on trying to write it"
+)
 
 
 @final
 class Daemon:
     """The control plane and the gateway of one project, in one process."""
 
-    def __init__(self, paths: Paths) -> None:
+    def __init__(self, paths: Paths, *, attached: bool = False) -> None:
         """Read the state; nothing runs yet.
+
+        Args:
+            paths: Where the project keeps what.
+            attached: Whether somebody else runs the servers, so that there is no engine of ours.
 
         Raises:
             StateCorruptError: The state is not understood.
@@ -80,7 +95,11 @@ class Daemon:
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("agentsd")
         self._boot = randomness.token_hex(4)
         self._state = StateFile(paths.control_state)
-        self._runtime = SupervisordRuntime(EngineFiles(paths.run, paths.logs))
+        self._attached = attached
+        files = EngineFiles(paths.run, paths.logs)
+        self._runtime: Runtime = BothRuntimes(SupervisordRuntime(files), DockerRuntime(files))
+        if attached:
+            self._runtime = AttachedRuntime(self._doubt)
         self._publisher = Publisher(self._state)
         self._pins = PinBook(paths.pins, self._clock, self._log)
         self._bootstraps = Bootstraps(
@@ -108,6 +127,7 @@ class Daemon:
         self._engine: Engine | None = None
         self._engine_open = anyio.Event()
         self._overview: Overview | None = None
+        self._access: OAuthTokens | None = None
         self._access_note = ""
 
     async def run(self) -> None:
@@ -121,6 +141,9 @@ class Daemon:
 
     async def _work(self) -> None:
         self._log.info("daemon starts", project=str(self._paths.root), boot=self._boot)
+        # Before anything is written.
+        if swept := await anyio.to_thread.run_sync(sweep, self._paths, self._state):
+            self._log.info("half written files removed", files=swept)
         async with anyio.create_task_group() as group:
             orders = Orders(
                 project=self._paths.root,
@@ -148,6 +171,9 @@ class Daemon:
 
     # What the control plane asks for.
 
+    def _doubt(self, name: WorkloadName) -> None:
+        self._reconciler.note_tools_changed(name)
+
     def _url_of(self, role: str) -> str:
         return f"{self._status.url}/{role}/mcp" if self._status.url else ""
 
@@ -169,9 +195,12 @@ class Daemon:
     def _resolve_now(
         self, spec: WorkloadSpec, issued: Mapping[str, SecretStr] | None
     ) -> Mapping[SecretName, SecretStr]:
-        account = need_account(spec.user)
-        for place in (spec.env[SecretName("HOME")], spec.env[SecretName("TMPDIR")]):
-            make_role_directory(self._paths.root / place, account, self._paths.state)
+        if spec.attached:
+            return {}
+        if spec.container is None:
+            account = need_account(spec.user)
+            for place in (spec.env[SecretName("HOME")], spec.env[SecretName("TMPDIR")]):
+                make_role_directory(self._paths.root / place, account, self._paths.state)
         if not spec.secrets:
             return {}
         return self._resolver().resolve_all(spec.secrets, issued)
@@ -181,7 +210,7 @@ class Daemon:
         return SecretResolver(
             self._paths.root,
             self._paths.state,
-            read_variables(os.getppid()),
+            {} if self._attached else read_variables(os.getppid()),
             accounts=self._state.state.credentials.stores,
             fingerprints=Fingerprints(self._paths.fingerprint_key),
             clock=self._clock,
@@ -228,7 +257,8 @@ class Daemon:
         """Load the data plane while the first instances start, then listen and serve."""
         while self._state.state.gateway is None:  # noqa: ASYNC110 - as below; it tells whose tokens
             await anyio.sleep(BIND_SECONDS)
-        gateway, desk, audit, self._engine = await anyio.to_thread.run_sync(self._load)
+        store = await self._open_tokens()
+        gateway, desk, audit, self._engine = await anyio.to_thread.run_sync(self._load, store)
         self._audit = audit
         self._desk = desk
         self._desk_open.set()
@@ -242,6 +272,9 @@ class Daemon:
             gateway.on_unwanted = self._reconciler.note_unwanted
             self._publisher.attach(gateway)
             group.start_soon(self._keep_tokens, desk)
+            group.start_soon(self._keep_revocations, desk)
+            if self._access is not None:
+                group.start_soon(self._fetch_keys, self._access)
             group.start_soon(audit.keep)
             listener, listening = await self._listen()
             await group.start(gateway.serve, [listener])
@@ -253,7 +286,28 @@ class Daemon:
             self._reconciler.touch()
             await anyio.sleep_forever()
 
-    def _load(self) -> "tuple[Gateway, TokenDesk, AuditLog, Engine]":
+    async def _open_tokens(self) -> "TokenStore":
+        """Open the database; without a disk that can be written nothing is served at first.
+
+        What an earlier daemon revoked and could not write is known to nobody then.
+        """
+        while True:
+            try:
+                self._state.update()
+                return await anyio.to_thread.run_sync(self._load_tokens)
+            except StateUnwritableError as error:
+                detail = f"nothing is served, as tokens cannot be read: {error}"
+                self._status = GatewayStatus(url="", ready=False, detail=detail)
+                self._log.error("gateway waits for the database", detail=str(error))
+                self._reconciler.touch()
+                await anyio.sleep(BIND_SECONDS)
+
+    def _load_tokens(self) -> "TokenStore":
+        from orchestrator.tokens.store import TokenStore  # noqa: PLC0415  as below
+
+        return TokenStore(self._paths.database, self._clock)
+
+    def _load(self, store: "TokenStore") -> "tuple[Gateway, TokenDesk, AuditLog, Engine]":
         # uvicorn, httptools and SQLAlchemy take half a second to import: that is done here, in a
         # thread, while the instances import what they need in processes of their own.
         from orchestrator.audit.log import AuditLog  # noqa: PLC0415
@@ -264,19 +318,20 @@ class Daemon:
         from orchestrator.gateway.sums import SumStore  # noqa: PLC0415
         from orchestrator.rotation.store import RotationStore  # noqa: PLC0415
         from orchestrator.tokens.desk import TokenDesk  # noqa: PLC0415
-        from orchestrator.tokens.store import TokenStore  # noqa: PLC0415
         from orchestrator.tokens.verify import TokenIndex  # noqa: PLC0415
         from orchestrator.wiring.access import open_access  # noqa: PLC0415
         from orchestrator.wiring.credentials import Makers, open_engine  # noqa: PLC0415
 
         listening = self._state.state.gateway
         index = TokenIndex(self._clock)
-        store = TokenStore(self._paths.database, self._clock)
+        for role in self._state.state.closed:
+            index.close(role)
         desk = TokenDesk(store, index, self._clock, self._paths.tokens)
         access = None
         if listening is not None:
             access = open_access(listening.auth, index, self._clock, self._note_access)
             desk.attend(listening.auth, access)
+            self._access = access
         settings = GatewaySettings(
             version=version("bandmaster"),
             hosts=listening.hosts if listening else (),
@@ -305,6 +360,7 @@ class Daemon:
             index=index,
             instances=Instances(self._reconciler, self._publisher, self._state),
             streams_open=gateway.open_of,
+            changing=gateway.changing,
             paths=self._paths,
             state=self._state,
             clock=self._clock,
@@ -365,9 +421,14 @@ class Daemon:
 
     def _report_credentials(self) -> CredentialsReport:
         report = CredentialsReport() if self._overview is None else self._overview.report
-        if not self._access_note:
-            return report
-        return report.model_copy(update={"notes": (*report.notes, self._access_note)})
+        more = [self._access_note] if self._access_note else []
+        waiting = [role for one in self._state.unfinished_closures() for role in one.roles]
+        if waiting:
+            names = ", ".join(dict.fromkeys(waiting))
+            more.append(f"`agents revoke-all` of {names} is not carried out to its end yet")
+        if self._state.is_behind or (self._desk is not None and self._desk.unwritten):
+            more.append(_NOT_ON_DISK)
+        return report.model_copy(update={"notes": (*report.notes, *more)})
 
     async def _rotate(self, engine: "Engine") -> None:
         """Keep the rotation engine at work; without a disk it is tried again."""
@@ -386,6 +447,26 @@ class Daemon:
             except AgentsError as error:
                 self._log.warning("uses of tokens not written", detail=str(error))
 
+    async def _fetch_keys(self, access: "OAuthTokens") -> None:
+        """Have the identity provider's keys before the first token comes, if it gives them."""
+        while not await access.prepare():
+            await anyio.sleep(FETCH_KEYS_SECONDS)
+
+    async def _keep_revocations(self, desk: "TokenDesk") -> None:
+        """Write what was revoked while it could not be written, as soon as it can be."""
+        while True:
+            await anyio.sleep(BIND_SECONDS)
+            if not (self._state.is_behind or desk.unwritten):
+                continue
+            try:
+                await anyio.to_thread.run_sync(desk.catch_up)
+                self._state.catch_up()
+            except AgentsError as error:
+                self._log.error("revocations are not on disk", detail=str(error))
+            else:
+                self._log.info("revocations are on disk")
+                self._reconciler.touch()
+
     async def _keep_logs(self) -> None:
         while True:
             await anyio.sleep(KEEP_LOGS_SECONDS)
@@ -399,8 +480,12 @@ class Daemon:
         return tuple(self._state.state.roles)
 
 
-async def run_daemon(paths: Paths) -> None:
+async def run_daemon(paths: Paths, *, attached: bool = False) -> None:
     """Run the daemon of one project until SIGTERM.
+
+    Args:
+        paths: Where the project keeps what.
+        attached: Whether somebody else runs the servers.
 
     Raises:
         LockHeldError: Another one, or a command, writes this project's state.
@@ -418,4 +503,4 @@ async def run_daemon(paths: Paths) -> None:
                 if anyio.current_time() > give_up:
                     raise
             await anyio.sleep(0.05)
-        await Daemon(paths).run()
+        await Daemon(paths, attached=attached).run()

@@ -1,16 +1,32 @@
 """The process engine of a project, and the gateway's address; light enough for any command."""
 
 import socket
-from typing import cast
+from typing import Final, cast
 
 from orchestrator.model.desired import GatewaySettings
 from orchestrator.paths import Paths
+from orchestrator.runtimes.docker_runtime import DockerRuntime
 from orchestrator.runtimes.engine import Engine, EngineFiles
+
+# What listens on all addresses is reached on this one.
+_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing binds it here
 
 
 def engine_of(paths: Paths) -> Engine:
     """Give the process engine of a project."""
     return Engine(EngineFiles(paths.run, paths.logs))
+
+
+async def end_containers(paths: Paths) -> bool:
+    """End every container of a project, where it ever had one.
+
+    Returns:
+        Whether there was any.
+
+    Raises:
+        ContainerEngineError: Its engine cannot be asked.
+    """
+    return await DockerRuntime(EngineFiles(paths.run, paths.logs)).end_all()
 
 
 def bind(listening: GatewaySettings, last_port: int = 0) -> socket.socket:
@@ -41,6 +57,7 @@ def _listen(family: socket.AddressFamily, host: str, port: int) -> socket.socket
 
 
 def address_of(listener: socket.socket) -> tuple[str, int]:
-    """Tell a listening socket's host, as it stands in a URL, and its port."""
+    """Tell a listening socket's host, as it stands in a URL of this machine, and its port."""
     host, port = cast("tuple[str, int]", listener.getsockname()[:2])
+    host = _EVERYWHERE.get(host, host)
     return (f"[{host}]" if ":" in host else host), port

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from orchestrator.clock import SystemClock
 from orchestrator.config.settings import load_settings
+from orchestrator.control.state import read_state
 from orchestrator.files import hold_lock, make_private_directory
 from orchestrator.paths import Paths
 from orchestrator.tokens.desk import TokenDesk
@@ -24,7 +25,10 @@ def open_desk(paths: Paths) -> Generator[TokenDesk]:
         clock = SystemClock()
         store = TokenStore(paths.database, clock)
         try:
-            desk = TokenDesk(store, TokenIndex(clock), clock, paths.tokens)
+            index = TokenIndex(clock)
+            for role in read_state(paths.control_state).closed:
+                index.close(role)
+            desk = TokenDesk(store, index, clock, paths.tokens)
             desk.attend(load_settings(paths.root).auth)
             yield desk
         finally:

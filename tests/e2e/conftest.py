@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final, cast, final
 
@@ -19,6 +19,11 @@ import httpx2
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+
+from orchestrator.cli.places import find_paths
+from orchestrator.cli.status import is_ready
+from orchestrator.control.admin_client import ask_once
+from orchestrator.errors import ControlUnavailableError, NotRunningError
 
 # Programs that were started in the background ignore Ctrl-C, and so would all that they start.
 _ = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -71,10 +76,32 @@ class Project:
         """Run `agents` with `--json` and read what it printed."""
         return cast("Object", json.loads(self.agents(*words, "--json", check=check).stdout))
 
+    def ask(self, request: Object) -> Object:
+        """Ask the daemon as commands do."""
+        return cast("Object", ask_once(find_paths(self.root).control_socket, request))
+
+    def status(self) -> Object:
+        """Ask the daemon what `agents status --json` asks it, without starting a program."""
+        try:
+            return self.ask({"op": "status"})
+        except (ControlUnavailableError, NotRunningError):
+            return {"pid": None, "gateway": {"ready": False}, "roles": [], "notes": []}
+
+    def is_ready(self) -> bool:
+        """Whether the gateway and every role are ready."""
+        return is_ready(self.status())
+
+    def is_replaced(self, name: str, pid: int) -> bool:
+        """Whether a role is ready with another process than this."""
+        role = self.role(name)
+        return role["state"] == "ready" and role["pid"] not in {None, pid}
+
     def role(self, name: str) -> Object:
-        """Tell one role's status."""
-        roles = cast("list[Object]", self.json("status", check=None)["roles"])
-        return next(role for role in roles if role["role"] == name)
+        """Tell one role's status; while `wait` asks, it may not be there yet."""
+        for role in cast("list[Object]", self.status()["roles"]):
+            if role["role"] == name:
+                return role
+        raise LookupError(name)
 
     def pid(self, role: str) -> int:
         """Tell the process of a role's instance."""
@@ -82,7 +109,7 @@ class Project:
 
     def daemon_pid(self) -> int:
         """Tell the daemon's process."""
-        return cast("int", self.json("status", check=None)["pid"])
+        return cast("int", self.status()["pid"])
 
     def engine_pid(self) -> int:
         """Tell supervisord's process."""
@@ -122,7 +149,10 @@ class Project:
     def wait(self, question: Callable[[], bool], seconds: float = 30.0) -> None:
         """Wait for something that other processes do."""
         end = time.monotonic() + seconds
-        while not question():
+        while True:
+            with suppress(LookupError):
+                if question():
+                    return
             assert time.monotonic() < end, "it did not happen in time"
             time.sleep(0.02)  # the wait is bounded, and there is nothing to be told by
 
@@ -148,11 +178,13 @@ def _open_project() -> Generator[Project]:
     _ = project.write("agents.yaml", "listen: 127.0.0.1:0\n")
     try:
         yield project
-        _ = project.agents("down", check=None)
+        if project.processes():
+            _ = project.agents("down", check=None)
         left = project.processes()
         assert not left, f"left behind: {left}"
     finally:
-        _ = project.agents("down", check=None)
+        if project.processes():
+            _ = project.agents("down", check=None)
         for pid in project.processes():
             os.kill(pid, 9)
         shutil.rmtree(root, ignore_errors=True)
@@ -171,10 +203,18 @@ def bare() -> Generator[Project]:
         yield project
 
 
+@pytest.fixture(scope="session")
+def stock() -> Generator[Path]:
+    """Have `agents init` write a project once."""
+    with _open_project() as made:
+        _ = made.agents("init")
+        yield made.root
+
+
 @pytest.fixture
-def project(bare: Project) -> Project:
+def project(bare: Project, stock: Path) -> Project:
     """Make a project with the stock roles."""
-    _ = bare.agents("init")
+    _ = shutil.copytree(stock, bare.root, dirs_exist_ok=True)
     return bare
 
 

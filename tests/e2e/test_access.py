@@ -156,13 +156,9 @@ def test_a_secret_is_nowhere_but_in_its_own_server(project: Project) -> None:
     # The daemon knows the shell's value again after its own death, and the server's.
     daemon = project.daemon_pid()
     os.kill(daemon, 9)
-    project.wait(
-        lambda: (
-            project.agents("status", check=None).returncode == 0 and project.daemon_pid() != daemon
-        )
-    )
+    project.wait(lambda: project.is_ready() and project.daemon_pid() != daemon)
     os.kill(owner, 9)
-    project.wait(lambda: project.role("treasury")["state"] == "ready")
+    project.wait(lambda: project.is_replaced("treasury", owner))
     owner = project.pid("treasury")
 
     outputs = [told.stdout, told.stderr, *(_printed(project, words) for words in COMMANDS)]

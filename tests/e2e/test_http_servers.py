@@ -129,15 +129,13 @@ async def test_it_comes_back(bare: Project) -> None:
     first = bare.pid("reader")
     assert "one" in await echo(bare, "one")
     os.kill(first, signal.SIGKILL)
-    bare.wait(lambda: bare.role("reader")["state"] == "ready" and bare.pid("reader") != first)
+    bare.wait(lambda: bare.is_replaced("reader", first))
     second = bare.pid("reader")
     assert "two" in await echo(bare, "two", "legacy")
 
     daemon = bare.daemon_pid()
     os.kill(daemon, signal.SIGKILL)
-    bare.wait(lambda: bare.agents("status", check=None).returncode == 0)
-    bare.wait(lambda: bare.role("reader")["state"] == "ready")
-    assert bare.daemon_pid() != daemon
+    bare.wait(lambda: bare.is_ready() and bare.daemon_pid() != daemon)
     assert bare.pid("reader") == second
     assert "three" in await echo(bare, "three")
 

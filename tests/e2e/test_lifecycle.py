@@ -125,11 +125,7 @@ async def test_a_killed_daemon_is_back_and_adopts_the_servers(running: Project) 
 
     os.kill(daemon, signal.SIGKILL)
 
-    running.wait(
-        lambda: (
-            running.agents("status", check=None).returncode == 0 and running.daemon_pid() != daemon
-        )
-    )
+    running.wait(lambda: running.is_ready() and running.daemon_pid() != daemon)
     assert {role: running.pid(role) for role in TOOLS} == before
     assert {role: running.token(role) for role in TOOLS} == tokens
     assert running.url("treasury") == url
@@ -235,7 +231,7 @@ def test_the_foreground_shows_the_roles_and_ctrl_c_stops_everything(project: Pro
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        project.wait(lambda: project.agents("status", check=None).returncode == 0, 60)
+        project.wait(project.is_ready, 60)
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
 
@@ -270,7 +266,7 @@ async def test_servers_and_gateway_outlive_the_engine(running: Project) -> None:
     for _ in range(5):
         assert "3000" in await call(running, "treasury")
     assert {role: running.pid(role) for role in TOOLS} == before
-    running.wait(lambda: "the process engine" in str(running.json("status", check=None)["notes"]))
+    running.wait(lambda: "the process engine" in str(running.status()["notes"]))
 
 
 def test_an_engine_whose_files_were_deleted_is_found_and_stopped(running: Project) -> None:

@@ -91,7 +91,7 @@ async def test_each_era_has_a_process_that_speaks_it(bare: Project) -> None:
     # It outlives the control plane, as every process does.
     daemon = bare.daemon_pid()
     os.kill(daemon, signal.SIGKILL)
-    bare.wait(lambda: bare.json("status", check=None).get("pid") not in {None, daemon})
+    bare.wait(lambda: bare.is_ready() and bare.daemon_pid() != daemon)
     bare.wait(lambda: [one["pid"] for one in lanes(bare)] == [lane["pid"]])
     async with bare.client("clock", "legacy") as client:
         await ask(client)
@@ -121,7 +121,7 @@ async def test_sessions_do_not_share_a_process(bare: Project) -> None:
         assert first["pid"] != second["pid"]
     # The client ends its session when it leaves.
     bare.wait(lambda: lanes(bare) == [])
-    assert len([words for words in bare.processes().values() if "mcp-server-time" in words]) == 1
+    bare.wait(lambda: sum("mcp-server-time" in one for one in bare.processes().values()) == 1)
 
 
 async def test_nobody_notices_a_crash_where_a_spare_stands_by(bare: Project) -> None:

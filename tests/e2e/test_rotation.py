@@ -168,7 +168,8 @@ def finished(project: Project, purpose: str) -> Callable[[], bool]:
     """Ask whether no rotation of one of the credentials is under way."""
 
     def ask() -> bool:
-        rotations = cast("list[Object]", project.json("rotate", "status")["rotations"])
+        told = project.ask({"op": "rotations", "id": None, "role": None})
+        rotations = cast("list[Object]", told["rotations"])
         return all(
             one["state"] in {"done", "failed"} for one in rotations if one["purpose"] == purpose
         )
@@ -262,8 +263,7 @@ def test_a_daemon_that_is_killed_goes_on_where_it_was(bare: Project, when: str) 
     _ = bare.write("daemon.pid", str(pid))
     _ = bare.agents("rotate", "low", "--purpose", "upstream", check=None)
     bare.wait(lambda: not (bare.root / "daemon.pid").exists())
-    bare.wait(lambda: bare.agents("status", check=None).returncode == 0, 60)
-    assert bare.daemon_pid() != pid
+    bare.wait(lambda: bare.is_ready() and bare.daemon_pid() != pid, 60)
     bare.wait(finished(bare, "upstream"), 90)
     keys = cast("dict[str, Object]", json.loads((bare.root / "keys.json").read_text()))
     assert len([name for name, key in keys.items() if not key["over"]]) == 1

@@ -84,7 +84,7 @@ def as_user(name: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 def notes(project: Project) -> list[str]:
     """Tell what `agents status` notes."""
-    return cast("list[str]", project.json("status", check=None)["notes"])
+    return cast("list[str]", project.status()["notes"])
 
 
 def test_each_role_gets_a_user(shared: Project) -> None:

@@ -7,6 +7,8 @@ rubbish         prints a line that is no MCP, then goes on like silent
 exit N          ends at once with that status
 family FILE     starts two children that ignore SIGTERM, writes all pids to FILE, ignores SIGTERM
 family-polite FILE   the same, but ends at SIGTERM
+escape FILE     ends at SIGTERM; leaves a process behind that forked twice, in a session of its own,
+                with a child; FILE gets the pids of all
 report FILE     writes to FILE what it was started with, as JSON, then goes on like silent
 flood N         writes N short lines, then goes on like silent
 long N          writes one line of N bytes, then goes on like silent
@@ -39,6 +41,29 @@ def family(path: Path, *, polite: bool) -> None:
     pids = [os.getpid(), *(child.pid for child in children)]
     part = path.with_suffix(".part")
     _ = part.write_text(json.dumps(pids))
+    _ = part.rename(path)
+    wait()
+
+
+def escape(path: Path) -> None:
+    """Leave something behind as a daemon does."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            _ = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            os.setsid()
+            os.environ.clear()
+            child = subprocess.Popen([sys.executable, "-I", "-S", "-c", CHILD], start_new_session=True)
+            _ = path.with_suffix(".left").write_text(json.dumps([os.getpid(), child.pid]))
+            wait()
+        os._exit(0)
+    left = path.with_suffix(".left")
+    while not left.exists() or not left.read_text():
+        time.sleep(0.01)
+    time.sleep(0.2)  # until they ignore the signal
+    part = path.with_suffix(".part")
+    _ = part.write_text(json.dumps([os.getpid(), *json.loads(left.read_text())]))
+    left.unlink()
     _ = part.rename(path)
     wait()
 
@@ -93,6 +118,8 @@ def main(kind: str, rest: list[str]) -> int:  # noqa: C901, PLR0912 - one case a
             family(Path(path), polite=False)
         case "family-polite", [path]:
             family(Path(path), polite=True)
+        case "escape", [path]:
+            escape(Path(path))
         case "report", [path]:
             report(Path(path))
         case "flood", [number]:

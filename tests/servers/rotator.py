@@ -25,12 +25,13 @@ from structlog.typing import FilteringBoundLogger
 from typing_extensions import override
 
 from orchestrator.clock import SystemClock
+from orchestrator.control.state import StateFile
 from orchestrator.errors import SecretNotFoundError, WorkloadNotReadyError
 from orchestrator.model.base import JsonObject
 from orchestrator.model.names import RoleName, TokenId, WorkloadName
 from orchestrator.model.rotation import Drain, RotationRule, UpstreamRotation
 from orchestrator.rotation.delivery import Deliverer
-from orchestrator.rotation.engine import Engine, World
+from orchestrator.rotation.engine import Engine
 from orchestrator.rotation.events import Event
 from orchestrator.rotation.ports import (
     WHOLE,
@@ -44,6 +45,7 @@ from orchestrator.rotation.ports import (
     Verdict,
 )
 from orchestrator.rotation.store import RotationStore
+from orchestrator.rotation.world import World
 from orchestrator.tokens.desk import TokenDesk
 from orchestrator.tokens.store import TokenStore
 from orchestrator.tokens.verify import TokenIndex
@@ -216,9 +218,11 @@ async def main(folder: Path) -> None:
             issuers=lambda _: issuer,
             vault=lambda _: vault,
             instances=OneInstance(folder),
+            closures=StateFile(folder / "control.json"),
             roles=lambda: [(ROLE, rule)],
             deliverer=Deliverer(folder, folder),
             streams_open=_none_open,
+            changing=_none_open,
             clock=clock,
             tell=tell,
             log=LOG,

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +73,17 @@ def test_signature(
     assert first == second
     assert first.s <= SECP256K1_ORDER // 2
     assert first.sender == wallet.address
+
+
+def test_signing_leaves_the_limit_of_recursion_alone() -> None:
+    """A nested text is refused by whoever reads it, also after the library was loaded."""
+    program = (
+        "import sys; from walletserver.custody import signer; limit = sys.getrecursionlimit(); "
+        "signer.warm_up(); assert 'eth_account' in sys.modules; "
+        "sys.exit(sys.getrecursionlimit() != limit)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False)
+    assert done.returncode == 0
 
 
 def test_tokens_overlap_and_end(bench: "Bench") -> None:

@@ -179,6 +179,20 @@ async def test_http(harness: "Harness", mode: str, era: str) -> None:
             assert error["code"] == "INVALID_ADDRESS"
 
 
+async def test_hosts_that_are_named(harness: "Harness") -> None:
+    """Where the expected names are told, those are served and no others."""
+    async with (
+        _http_server(harness, MCP_ALLOWED_HOSTS="wallet:8080, wallet") as base,
+        httpx2.AsyncClient() as http,
+    ):
+        asked = {
+            host: (await http.post(f"{base}/mcp", headers={"Host": host}, json={})).status_code
+            for host in ("wallet", "wallet:8080", "wallet:9", "127.0.0.1")
+        }
+    assert (asked.pop("wallet:9"), asked.pop("127.0.0.1")) == (421, 421)
+    assert 421 not in asked.values()
+
+
 async def test_three_fresh_processes(harness: "Harness", shop: "Address") -> None:
     """Several servers that create the ledger at the same moment all come up with it."""
     call: dict[str, object] = {

@@ -126,6 +126,8 @@ def test_default_settings() -> None:
         ("PORT", "9" * 5000),
         ("PORT", "0" * 12 + "99999"),
         ("MCP_MAX_SESSIONS", "0"),
+        ("MCP_ALLOWED_HOSTS", "http://wallet"),
+        ("MCP_ALLOWED_HOSTS", "wallet:port"),
         ("MCP_SHUTDOWN_TIMEOUT_MS", "-1"),
         ("WALLETSERVER_LEDGER", "relative.sqlite3"),
     ],

@@ -1,7 +1,9 @@
 """Makes the actual signatures: secp256k1, deterministic (RFC 6979), low s."""
 
 import importlib
-from typing import Protocol, cast
+import sys
+from threading import Lock
+from typing import Final, Protocol, cast
 
 from walletserver.codes import Code
 from walletserver.errors import UpstreamError
@@ -9,6 +11,8 @@ from walletserver.evm import rlp
 from walletserver.evm.address import Address, checksum
 from walletserver.evm.signed import SignedTransaction
 from walletserver.evm.transaction import Eip1559Fee, UnsignedTransaction
+
+_LOADING: Final = Lock()
 
 
 class _Signed(Protocol):
@@ -24,7 +28,16 @@ class _Signed(Protocol):
 def warm_up() -> None:
     """Load the signing library ahead of a moment that should be short."""
     # It takes about 0.6 s, which neither the start nor a held ledger should pay.
-    importlib.import_module("eth_account")
+    with _LOADING:
+        if "eth_account" in sys.modules:
+            return
+        limit = sys.getrecursionlimit()
+        try:
+            _ = importlib.import_module("eth_account")
+        finally:
+            # A part of it, which is not used here, raises the limit so far that a deeply nested
+            # text would end the process.
+            sys.setrecursionlimit(limit)
 
 
 def sign(transaction: UnsignedTransaction, key: bytes, owner: Address) -> SignedTransaction:
@@ -38,6 +51,7 @@ def sign(transaction: UnsignedTransaction, key: bytes, owner: Address) -> Signed
     Raises:
         UpstreamError: The signature does not belong to the owner, or covers other bytes.
     """
+    warm_up()
     from eth_account import Account  # noqa: PLC0415
 
     # The library types both results as Any.

@@ -25,7 +25,7 @@ from orchestrator.model.base import JsonObject
 from orchestrator.model.issuers_cloud import AwsSmIssuer, AwsVerb
 from orchestrator.model.names import RoleName
 from orchestrator.rotation.issuers.command import read_minted, read_verdict, written
-from orchestrator.rotation.issuers.program import ProgramError, Surroundings
+from orchestrator.rotation.issuers.program import Surroundings
 from orchestrator.rotation.ports import (
     WHOLE,
     Capabilities,
@@ -35,6 +35,7 @@ from orchestrator.rotation.ports import (
     Minted,
     Verdict,
 )
+from orchestrator.rotation.running import ProgramError
 from orchestrator.rotation.vaults.secrets_manager import AwsVault, version_id
 from orchestrator.secrets.aws_client import AwsClient
 

@@ -14,7 +14,7 @@ from orchestrator.errors import IssuerError, IssuerUncertainError, SecretError
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.issuers import CommandIssuer, Verb
 from orchestrator.model.names import RoleName
-from orchestrator.rotation.issuers.program import ProgramError, Surroundings
+from orchestrator.rotation.issuers.program import Surroundings
 from orchestrator.rotation.ports import (
     WHOLE,
     Capabilities,
@@ -24,6 +24,7 @@ from orchestrator.rotation.ports import (
     Minted,
     Verdict,
 )
+from orchestrator.rotation.running import ProgramError
 
 _MOST_FIELDS: Final = 16
 _LONGEST: Final = 64 * 1024

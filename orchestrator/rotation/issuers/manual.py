@@ -11,8 +11,9 @@ from orchestrator.model.base import JsonObject
 from orchestrator.model.issuers import ManualIssuer
 from orchestrator.model.names import RoleName
 from orchestrator.rotation.issuers.command import read_verdict, written
-from orchestrator.rotation.issuers.program import ProgramError, Surroundings
+from orchestrator.rotation.issuers.program import Surroundings
 from orchestrator.rotation.ports import Capabilities, Credential, Ending, Issuer, Minted, Verdict
+from orchestrator.rotation.running import ProgramError
 
 
 @final

@@ -10,6 +10,7 @@ import base64
 import binascii
 import re
 import secrets
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, final
@@ -37,6 +38,7 @@ KEY_BYTES: Final = 32
 _MAGIC: Final = b"bandmaster-vault 1\0"
 _NONCE_BYTES: Final = 12
 _LIMIT_BYTES: Final = 1024 * 1024
+_MAKING: Final = threading.Lock()
 # Both are parts of a path.
 _ROLE: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
@@ -54,9 +56,13 @@ def load_key(path: Path, vault: Path) -> bytes:
             or it is gone while something is kept that only it opens.
     """
     try:
-        key, facts = read_regular(path, KEY_BYTES, follow=False)
-    except FileNotFoundError:
-        return _make_key(path, vault)
+        # First credentials of many roles come at once, each in a thread of its own: were two keys
+        # made, one of them would be gone, and with it what it sealed.
+        with _MAKING:
+            try:
+                key, facts = read_regular(path, KEY_BYTES, follow=False)
+            except FileNotFoundError:
+                return _make_key(path, vault)
     except OSError as error:
         raise SecretStoreUnavailableError(f"{path} cannot be read: {error.strerror}") from error
     if facts.st_mode & 0o077 or who_may_write(facts):

@@ -46,7 +46,9 @@ from orchestrator.model.names import RoleName, WorkloadName
 from orchestrator.model.rotation import Drain
 from orchestrator.model.snapshot import Pulse, Route, Snapshot, TargetRef
 from orchestrator.model.workload import WorkloadSpec
+from orchestrator.runtimes.both import BothRuntimes
 from orchestrator.runtimes.channel import Channel
+from orchestrator.runtimes.docker_runtime import DockerRuntime
 from orchestrator.runtimes.engine import Engine, EngineFiles
 from orchestrator.runtimes.identity import look_up
 from orchestrator.runtimes.probe import Attested, Dialogue, list_tools, probe
@@ -62,11 +64,13 @@ if TYPE_CHECKING:
     from orchestrator.model.server import EraChoice
     from orchestrator.model.snapshot import Era
     from orchestrator.model.status import RoleStatus
-    from orchestrator.runtimes.base import Process
+    from orchestrator.runtimes.base import Process, Runtime
 
 SERVER: Final = str(Path(__file__).parents[2] / "servers" / "scripted.py")
 LISTENING: Final = GatewaySettings(host="127.0.0.1", port=0)
 SECONDS: Final = 15.0
+# The number of the user `mcp` of images that are made here.
+BOX_USER: Final = 10_001
 
 
 @final
@@ -339,14 +343,23 @@ class Control:
 class Project:
     """An engine and the state of a control plane, over any number of its runs."""
 
-    def __init__(self, root: Path) -> None:
-        """Keep the places."""
+    def __init__(self, root: Path, image: str = "") -> None:
+        """Keep the places.
+
+        Args:
+            root: The project's directory.
+            image: What servers run in; empty for processes.
+        """
         self.root = root
+        self.image = image
         self.notes = root / "notes"
         self.state_path = root / "control.json"
         self.files = EngineFiles(run=root / "run", logs=root / "logs")
         self.engine = Engine(self.files)
-        self.runtime = SupervisordRuntime(self.files)
+        self.runtime: Runtime = SupervisordRuntime(self.files)
+        if image:
+            os.chown(root, BOX_USER, BOX_USER)
+            self.runtime = BothRuntimes(self.runtime, DockerRuntime(self.files))
         # Versions of issued credentials: the current one by role, and those that are not to be had.
         self.current: dict[str, str] = {}
         self.withheld: set[str] = set()
@@ -376,6 +389,18 @@ class Project:
             "probe": {},
             "stop": {"drain": "5s", "grace": "2s"},
         }
+        if self.image:
+            usual["directory"] = ""
+            usual["container"] = {
+                "image": self.image,
+                "user": "mcp",
+                "keep": {str(self.root): str(self.root)},
+                "memory": "128MiB",
+                "cpus": 1,
+                "pids": 16,
+                "tmp": "1MiB",
+                "engine": "/var/run/docker.sock",
+            }
         return WorkloadSpec.model_validate({**usual, **fields})
 
     def noted(self) -> list[str]:
@@ -491,17 +516,27 @@ async def _probe(
 
 
 @pytest.fixture
+def kind() -> str:
+    """Tell what servers are; a module whose tests run over both sets it."""
+    return "process"
+
+
+@pytest.fixture
 def directory() -> Generator[Path]:
     """Make a directory whose path leaves room for a socket's name."""
-    path = Path(tempfile.mkdtemp(prefix="bm-", dir="/tmp"))
+    # Inside a container /tmp is its own.
+    path = Path(tempfile.mkdtemp(prefix="bm-", dir="/var/tmp"))
     yield path
     shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture
-async def project(directory: Path) -> AsyncGenerator[Project]:
+async def project(
+    directory: Path, kind: str, request: pytest.FixtureRequest
+) -> AsyncGenerator[Project]:
     """Give a project whose engine runs, and leave nothing running after it."""
-    made = Project(directory)
+    image = cast("str", request.getfixturevalue("box")) if kind == "container" else ""
+    made = Project(directory, image)
     try:
         with anyio.fail_after(SECONDS):
             _ = await made.engine.start(None, {})
@@ -511,6 +546,8 @@ async def project(directory: Path) -> AsyncGenerator[Project]:
             with suppress(Exception):
                 with anyio.fail_after(SECONDS):
                     await made.engine.shutdown(timedelta(seconds=0.2))
+            with anyio.fail_after(SECONDS):
+                _ = await DockerRuntime(made.files).end_all()
             for pid in _processes(directory):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

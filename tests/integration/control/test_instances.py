@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from orchestrator.model.base import JsonObject
 
+pytestmark = pytest.mark.parametrize("kind", ["process", "container"])
+
 READER = RoleName("reader")
 G1, G2, G3 = (WorkloadName(f"reader.scripted.g{number}") for number in (1, 2, 3))
 UPSTREAM: dict[str, object] = {
@@ -344,8 +346,12 @@ async def test_a_hold_waits_for_calls(project: Project) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(control.plane.call, "reader", "hold", HOLD)
             await control.until(lambda: "call hold {}" in project.noted())
-            with pytest.raises(WorkloadNotReadyError, match="1 calls of reader did not end"):
-                await control.instances.hold(READER, 0.1)
+            # Half of the time is for what the calls wait for.
+            with pytest.raises(
+                WorkloadNotReadyError, match=r"1 calls .* did not end within 0\.1 s"
+            ):
+                await control.instances.hold(READER, 0.2)
+            assert "hold reader 0.2" in control.plane.events
             assert control.plane.events[-1] == "release reader"
             group.cancel_scope.cancel()
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.integration.control.conftest import Control, Project
 
+pytestmark = pytest.mark.parametrize("kind", ["process", "container"])
+
 QUICK_PROBE = {"every": "100ms", "patience": "100ms", "misses": 2}
 
 
@@ -73,9 +75,11 @@ async def test_the_end_is_told(project: Project) -> None:
         os.kill(first, signal.SIGKILL)
         second = await control.until_ready(other_than=first)
         assert second.pid is not None
-        os.kill(second.pid, signal.SIGSEGV)
+        # The first process of a container is killed from outside by this signal alone.
+        number = signal.SIGKILL if project.image else signal.SIGSEGV
+        os.kill(second.pid, number)
         status = await control.until_state("backoff")
-        assert status.detail.startswith("it ended by itself (killed by SIGSEGV)")
+        assert status.detail.startswith(f"it ended by itself (killed by {number.name})")
         assert "agents logs reader" in status.hint
         assert status.retry_in_seconds is not None
         assert 0 < status.retry_in_seconds <= 5
@@ -114,7 +118,8 @@ async def test_a_program_that_is_not_there(project: Project) -> None:
     """The kernel's own reason is told, and it does not look as if something were on its way."""
     async with project.control() as control:
         await control.apply(project.spec(argv=("/nowhere/server",)))
-        await control.until(lambda: "No such file" in control.role().detail)
+        reason = "not found" if project.image else "No such file"
+        await control.until(lambda: reason in control.role().detail)
         await control.until_settled()
         assert control.role().state in {"backoff", "crash-looping"}
 
@@ -210,7 +215,7 @@ async def test_a_quarantined_role_is_tried_again_when_asked(project: Project) ->
 
 async def test_a_missing_secret_blocks(project: Project) -> None:
     """A role without its secret is blocked with a reason, and goes on when the secret is there."""
-    path = project.root / "token"
+    path = project.files.run / "token"  # where only the control plane can write
     async with project.control() as control:
         await control.apply(project.spec(secrets={"TOKEN": f"file:{path}"}))
         status = await control.until_state("blocked")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from orchestrator.model.snapshot import TargetRef
     from tests.integration.control.conftest import Control, Project
 
+pytestmark = pytest.mark.parametrize("kind", ["process", "container"])
+
 READER = RoleName("reader")
 SOON = timedelta(seconds=0.4)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import anyio
+import pytest
 import httpx2
 
 from orchestrator.clock import SystemClock
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from orchestrator.model.base import Json, JsonObject
     from orchestrator.model.snapshot import Era
     from orchestrator.model.workload import WorkloadSpec
+
+pytestmark = pytest.mark.parametrize("kind", ["process", "container"])
 
 TALKER = str(Path(__file__).parents[2] / "servers" / "talker.py")
 READER = RoleName("reader")

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from tests.integration.control.conftest import Control, Project
 
+pytestmark = pytest.mark.parametrize("kind", ["process", "container"])
+
 READER = RoleName("reader")
 QUICK_PROBE: dict[str, object] = {
     "every": "100ms",

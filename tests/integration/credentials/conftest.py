@@ -185,6 +185,13 @@ class MemoryEngine:
         """Take a person's word."""
         return await self._go_on("approve-revoke", rotation_id, by, State.DONE)
 
+    async def vouch(self, receipt_id: str, by: str) -> JsonObject | None:
+        """Take a person's word about an emergency."""
+        if receipt_id != self.ended.get("id"):
+            return None
+        self.asked.append(("vouch", receipt_id, by))
+        return {"processes": {}, **self.ended, "vouched": by}
+
     async def provide(self, rotation_id: str, value: SecretStr, by: str) -> Rotation:
         """Take a value."""
         self.asked.append(("value", value.get_secret_value()))
@@ -197,12 +204,14 @@ class MemoryEngine:
     async def revoke_all(self, roles: Sequence[RoleName], *, reason: str, by: str) -> JsonObject:
         """End everything."""
         self.asked.append(("revoke-all", *roles, reason, by))
-        closed: JsonObject = dict.fromkeys(roles, 1)
+        ended: JsonObject = {"ended": True, "calls_cut": 1, "note": ""}
+        closed: JsonObject = dict.fromkeys(roles, ended)
         return {"reason": reason, "took_ms": 3.5, "processes": closed, **self.ended}
 
-    async def reopen(self, role: RoleName, by: str) -> None:
+    async def reopen(self, role: RoleName, by: str) -> bool:
         """Let it run."""
         self.asked.append(("reopen", role, by))
+        return role == TREASURY
 
 
 TREASURY = RoleName("treasury")

@@ -289,6 +289,22 @@ async def test_a_person_goes_on(
         assert told in capsys.readouterr().out
 
 
+async def test_a_word_about_an_emergency(
+    project: Path, engine: MemoryEngine, run: Run, capsys: Captured
+) -> None:
+    """The id may be of a receipt of `revoke-all`: what was vouched for is told."""
+    version: JsonObject = {"role": "treasury", "version": "bm-a", "approved_by": "operator"}
+    engine.ended = {"id": "0123456789ab", "upstream": [version, {"version": "bm-b"}]}
+    for as_json in (False, True):
+        word = partial(act, project, "0123456789ab", "approve-revoke", as_json=as_json)
+        assert await run(word) == 0
+        out = capsys.readouterr().out
+        assert ("your word was taken that bm-a is dead" in out) is not as_json
+        assert ("approved_by" in out, "bm-b" in out) == (as_json, as_json)
+    vouched = ("vouch", "0123456789ab", "operator")
+    assert engine.asked == [vouched, ("changed",)] * 2
+
+
 async def test_what_is_no_id_is_not_repeated(project: Path) -> None:
     """It may be a credential that was pasted in the wrong place."""
     for command in (
@@ -495,7 +511,10 @@ async def test_what_was_not_seen_dead(
                 {**token, "refused_at": "now"},
                 {**token, "refused_at": None, "token": "openopenopen"},
             ],
-            "processes": {"treasury": "the engine does not answer"},
+            "id": "0123456789ab",
+            "processes": {
+                "treasury": {"ended": False, "calls_cut": 0, "note": "the engine does not answer"}
+            },
             "upstream": [
                 {"version": "bm-a", "proved": True, "note": ""},
                 {"version": "bm-b", "proved": False, "note": "it is looked at again"},
@@ -516,6 +535,7 @@ async def test_what_was_not_seen_dead(
         out, err = capsys.readouterr()
         assert "openopenopen" in out
         if not as_json:
+            assert "`agents rotate approve-revoke 0123456789ab` says so" in err
             assert [line for line in err.splitlines() if "not seen dead" in line] == [
                 "agents: not seen dead: token openopenopen of alice",
                 "agents: not seen dead: processes of treasury: the engine does not answer",

@@ -314,4 +314,5 @@ async def test_a_role_that_is_not_applied_any_more_has_credentials(
 async def test_a_role_runs_again(engine: MemoryEngine) -> None:
     """It is reopened by name."""
     _, body = await ask(engine, ReopenRequest(role=TREASURY))
-    assert (engine.asked[0], body) == (("reopen", "treasury", "operator"), {"role": "treasury"})
+    assert engine.asked[0] == ("reopen", "treasury", "operator")
+    assert body == {"role": "treasury", "was_closed": True}

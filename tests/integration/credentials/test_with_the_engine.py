@@ -22,16 +22,18 @@ from orchestrator.cli.rotate_status import status
 from orchestrator.clock import SystemClock
 from orchestrator.control.admin_client import RemoteError
 from orchestrator.control.admin_server import AdminServer
+from orchestrator.control.state import StateFile
 from orchestrator.errors import TokenError
 from orchestrator.model.names import AgentName, RoleName
 from orchestrator.model.rotation import AgentRotation, RotationRule, State
 from orchestrator.rotation.delivery import Deliverer
-from orchestrator.rotation.engine import Engine, World
+from orchestrator.rotation.engine import Engine
 from orchestrator.rotation.events import Event
 from orchestrator.rotation.orders import CredentialOrders
 from orchestrator.rotation.overview import Overview
 from orchestrator.rotation.ports import Instances, Issuer, Vault
 from orchestrator.rotation.store import RotationStore
+from orchestrator.rotation.world import World
 from orchestrator.tokens.desk import TokenDesk
 from orchestrator.tokens.store import TokenStore
 from orchestrator.tokens.verify import TokenIndex
@@ -97,9 +99,11 @@ def site(project: Path) -> Open:
                 issuers=cast("Callable[[str], Issuer]", nothing),
                 vault=cast("Callable[[RoleName], Vault]", nothing),
                 instances=cast("Instances", object()),
+                closures=StateFile(state / "control.json"),
                 roles=lambda: [(TREASURY, RULE)],
                 deliverer=Deliverer(state, project),
                 streams_open=lambda _: 0,
+                changing=lambda _: 0,
                 clock=clock,
                 tell=told.append,
                 log=log,

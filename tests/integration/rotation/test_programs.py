@@ -21,6 +21,7 @@ from orchestrator.errors import (
     IssuerUncertainError,
     SecretNotFoundError,
 )
+from orchestrator.files import script_of
 from orchestrator.model.issuers import CommandIssuer, ManualIssuer
 from orchestrator.model.names import RoleName, SecretName
 from orchestrator.model.secret import SecretRef
@@ -210,6 +211,50 @@ async def test_a_program_that_others_could_replace(make: Make, tmp_path: Path) -
     with pytest.raises(IssuerError, match="could be replaced"):
         _ = await issuer.mint(NAME, ROLE, DAY)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("fault", ["writable", "in a writable directory", "missing", "closed"])
+async def test_a_script_that_others_could_replace(make: Make, tmp_path: Path, fault: str) -> None:
+    """What an interpreter is given is as good as a program: it is looked at before it is run."""
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    script = folder / "issuer.py"
+    _ = script.write_text("print('{}')")
+    script.chmod(0o600)
+    run = ["{python}", "-I", "{project}/scripts/issuer.py", str(tmp_path / "data"), "word"]
+    good = make("answers", run=run)
+    with pytest.raises(IssuerUncertainError, match="no credential"):
+        _ = await good.mint(NAME, ROLE, DAY)
+    match fault:
+        case "writable":
+            script.chmod(0o622)
+        case "in a writable directory":
+            folder.chmod(0o777)
+        case "missing":
+            script.unlink()
+        case _:
+            script.unlink()
+            script.mkdir()
+    problem = "could be replaced" if "writable" in fault else "cannot be run"
+    with pytest.raises(IssuerError, match=f"{script} {problem}"):
+        _ = await good.mint(NAME, ROLE, DAY)
+
+
+def test_what_interpreters_run(tmp_path: Path) -> None:
+    """The first file is the script; code, a module or a program of its own has none."""
+    _ = (tmp_path / "a.sh").write_text("")
+    for words, script in {
+        "/usr/bin/python3.11 -I /x/a.py /y": "/x/a.py",
+        "python -m http.server /y": None,
+        "python3 -c print() /y": None,
+        "/bin/sh -e a.sh": str(tmp_path / "a.sh"),
+        "bash -ec true /y": None,
+        "node --no-warnings /x/a.js": "/x/a.js",
+        "node missing.js": None,
+        "/usr/bin/curl /x": None,
+    }.items():
+        found = script_of(words.split(), tmp_path)
+        assert (None if found is None else str(found)) == script
 
 
 async def test_a_program_need_not_read(make: Make) -> None:

@@ -14,12 +14,13 @@ import structlog
 from typing_extensions import override
 
 from orchestrator.clock import Clock, SystemClock
+from orchestrator.control.state import StateFile
 from orchestrator.errors import IssuerUncertainError, WorkloadNotReadyError
 from orchestrator.model.issuers_cloud import VaultLeaseIssuer
 from orchestrator.model.names import RoleName, WorkloadName
 from orchestrator.model.rotation import Drain, Rotation, RotationRule, State, UpstreamRotation
 from orchestrator.rotation.delivery import Deliverer
-from orchestrator.rotation.engine import Engine, World
+from orchestrator.rotation.engine import Engine
 from orchestrator.rotation.issuers.vault_lease import LeaseIssuer
 from orchestrator.rotation.ports import (
     WHOLE,
@@ -35,6 +36,7 @@ from orchestrator.rotation.ports import (
 from orchestrator.rotation.store import RotationStore
 from orchestrator.rotation.vaults.kv import KvVault
 from orchestrator.rotation.vaults.secrets_manager import version_name
+from orchestrator.rotation.world import World
 from orchestrator.secrets.vault import KvPlace
 from orchestrator.tokens.desk import TokenDesk
 from orchestrator.tokens.store import TokenStore
@@ -194,9 +196,11 @@ class Stage:
                 issuers=lambda _: issuer,
                 vault=lambda _: vault,
                 instances=self.processes,
+                closures=StateFile(folder / "control.json"),
                 roles=lambda: [(ROLE, rule)],
                 deliverer=Deliverer(folder, folder),
                 streams_open=lambda _: 0,
+                changing=lambda _: 0,
                 clock=self.clock,
                 tell=self.events.append,
                 log=cast("FilteringBoundLogger", structlog.get_logger("test")),

@@ -19,6 +19,8 @@ from orchestrator.runtimes.engine import seat_command
 from orchestrator.runtimes.launch_frame import LaunchFrame
 from orchestrator.runtimes.seat_client import Attempt, attempt
 
+# add_key and keyctl.
+KEY_CALLS = {"x86_64": (248, 250), "aarch64": (217, 219)}
 SERVERS = Path(__file__).parents[2] / "servers"
 
 
@@ -123,6 +125,32 @@ def test_the_server_has_exactly_what_the_frame_says(root: Path, sit: Callable[[]
     assert sorted(descriptors)[:3] == ["0", "1", "2"]
     assert list(descriptors.values())[3:] == [str(seat.fence)]
     assert not (seat.directory / "seat.sock").exists()
+
+
+def test_no_key_of_the_engine_is_there(root: Path, sit: Callable[[], Seat]) -> None:
+    """The server has a session keyring of its own: keys in the one of its engine are not there."""
+    ask = (
+        "import ctypes, sys\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "key = libc.syscall({}, b'user', b'bandmaster-test', b'canary', 6, -3)\n"
+        "found = libc.syscall({}, 10, -3, b'user', b'bandmaster-test', 0)\n"
+    ).format(*KEY_CALLS[os.uname().machine])
+    probe = f"{ask}raise SystemExit(0 if found == key > 0 else 1)"
+    if subprocess.run([sys.executable, "-c", probe], check=False).returncode:
+        pytest.skip("the kernel has no keyrings here, or forbids them")
+    path = root / "found"
+    # Whatever this process has in its keyring, all that it starts can see.
+    add = ask.splitlines()
+    exec("\n".join(add[:3]))  # noqa: S102 - the very same words
+    look = "\n".join([*add[:2], add[3], f"open({str(path)!r}, 'w').write(str(found))"])
+    seen = subprocess.run(
+        [sys.executable, "-c", look], check=True, stdin=subprocess.DEVNULL
+    ).returncode
+    assert (seen, int(path.read_text()) > 0) == (0, True)
+    path.unlink()
+    assert sit().launch(sys.executable, "-c", look) is Attempt.LAUNCHED
+    eventually(lambda: path.exists() and bool(path.read_text()))
+    assert path.read_text() == "-1"
 
 
 def test_signals_that_python_ignores_are_back(root: Path, sit: Callable[[], Seat]) -> None:

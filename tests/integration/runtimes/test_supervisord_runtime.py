@@ -253,6 +253,57 @@ async def test_killed_server_leaves_no_grandchild(
     await until(lambda: not any(alive(pid) for pid in pids), 2)
 
 
+@pytest.mark.parametrize("how", ["stop", "kill", "crash"])
+async def test_nothing_gets_away(running: "Project", alive: Callable[[int], bool], how: str) -> None:
+    """What forked twice and went into a session of its own ends with its server, and none else."""
+    family, other = running.root / "family.json", running.root / "other.json"
+    spec = running.spec("program.py", "escape", str(family))
+    kept = running.spec("program.py", "escape", str(other), role="keeper")
+    with anyio.fail_after(20):
+        for each in (spec, kept):
+            await running.runtime.start(each)
+        process = await running.runtime.launch(spec, {})
+        _ = await running.runtime.launch(kept, {})
+        pids, others = await read_pids(family), await read_pids(other)
+        assert all(map(alive, pids))
+        match how:
+            case "stop":
+                await running.runtime.stop(spec.name, SOON)
+                assert not any(map(alive, pids))
+            case "kill":
+                await running.runtime.signal(spec.name, signal.SIGKILL)
+            case _:
+                os.kill(process.pid, signal.SIGSEGV)
+    await until(lambda: not any(map(alive, pids)), 2)
+    assert all(map(alive, others))
+
+
+@pytest.mark.parametrize("how", ["seat", "sweep"])
+async def test_nothing_gets_away_without_an_engine(
+    running: "Project", alive: Callable[[int], bool], how: str
+) -> None:
+    """The same where the engine was killed: the next seat, or the sweep, ends all of it."""
+    family = running.root / "family.json"
+    spec = running.spec("program.py", "escape", str(family))
+    with anyio.fail_after(30):
+        await running.runtime.start(spec)
+        _ = await running.runtime.launch(spec, {})
+        pids = await read_pids(family)
+        engine = await running.engine.find()
+        assert engine is not None
+        os.kill(engine, signal.SIGKILL)
+        while await running.engine.find() is not None:
+            await anyio.sleep(0.01)
+        assert all(map(alive, pids))
+        if how == "sweep":
+            (running.files.programs / f"{spec.name}.conf").unlink()
+        _ = await running.engine.start(None, {})
+        if how == "sweep":
+            assert await running.runtime.sweep(()) == (spec.name,)
+            assert not any(map(alive, pids))
+        await until(lambda: not any(map(alive, pids)))
+
+
 async def test_killed_engine_leaves_exactly_one_instance(
     running: "Project", alive: Callable[[int], bool], processes: Callable[[Path], list[int]]
 ) -> None:

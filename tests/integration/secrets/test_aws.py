@@ -17,7 +17,8 @@ import secrets
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -127,6 +128,57 @@ def test_a_region_that_is_down_or_silent_is_told_so(
     assert "there is no such profile" in failure(text, SecretStoreUnavailableError, aws=client)
     client = region(secret_key="env:MISSING")
     assert "MISSING is not set" in failure(text, SecretStoreUnavailableError, aws=client)
+
+
+@pytest.fixture
+def stranger() -> Generator[socket.socket]:
+    """Listen as somebody whom a variable names."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0)
+        yield listener
+
+
+def was_asked(listener: socket.socket) -> bool:
+    """Tell whether anybody connected."""
+    try:
+        listener.accept()[0].close()
+    except BlockingIOError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    "name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SECRETS_MANAGER", "AWS_CONFIG_FILE"]
+)
+def test_an_endpoint_is_named_by_the_store_alone(
+    region: Region,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    stranger: socket.socket,
+    name: str,
+) -> None:
+    """No variable and no configuration file of AWS leads to another address."""
+    address = f"http://127.0.0.1:{stranger.getsockname()[1]}"
+    file = tmp_path / "config"
+    _ = file.write_text(f"[default]\nendpoint_url = {address}\n")
+    monkeypatch.setenv(name, str(file) if name == "AWS_CONFIG_FILE" else address)
+    # There is no such region, so nobody else is asked either.
+    nowhere = region(region="xx-nowhere-1", endpoint=None, timeout="1s")
+    answer = nowhere.call("get_secret_value", SecretId="app")
+    assert answer.problem == "cannot be reached"
+    assert not was_asked(stranger)
+
+
+def test_no_proxy_of_the_environment_is_used(
+    region: Region, monkeypatch: pytest.MonkeyPatch, kept: str, stranger: socket.socket
+) -> None:
+    """What goes to an address over http is shown to nobody on the way."""
+    address = f"http://127.0.0.1:{stranger.getsockname()[1]}"
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, address)
+        monkeypatch.setenv(name.lower(), address)
+    assert read(f"aws-sm://{kept}#key", aws=region()) == VALUE
+    assert not was_asked(stranger)
 
 
 def test_a_missing_library_is_named_with_its_extra(

@@ -224,6 +224,7 @@ def test_programs_that_cannot_be_run(project: Project) -> None:
     _ = project.write("wide/tool", "#!/bin/sh\n", 0o755)
     (root / "wide").chmod(0o777)
     (root / "wide/link").symlink_to("/bin/echo")
+    _ = project.write("wide/inside/tool", "#!/bin/sh\n", 0o755)
     _ = project.write("bin/foreign", "#!/nowhere/interpreter\n", 0o755)
     for name, message in {
         "bin/none": f"{root}/bin/none cannot be run: no such file or directory",
@@ -231,6 +232,9 @@ def test_programs_that_cannot_be_run(project: Project) -> None:
         "bin/plain": f"{root}/bin/plain cannot be run: not a program",
         "bin/open": f"{root}/bin/open could be replaced: everybody may write {root}/bin/open",
         "wide/tool": f"{root}/wide/tool could be replaced: everybody may write {root}/wide",
+        "wide/inside/tool": (
+            f"{root}/wide/inside/tool could be replaced: everybody may write {root}/wide"
+        ),
         "wide/link": f"{root}/wide/link could be replaced: everybody may write {root}/wide",
         "bin/foreign": "cannot be started: no such file or directory",
     }.items():

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, cast
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import cast
 
 import pytest
 
 from orchestrator.cli.secrets_check import check
 from orchestrator.errors import SecretNotFoundError, SecretStoreUnavailableError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SERVER = """\
 server: shop
@@ -36,13 +36,16 @@ VALUE = "canary-of-the-till"
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """Return a project without roles, but with values in its .env."""
-    (tmp_path / "roles/servers").mkdir(parents=True)
-    (tmp_path / "roles/servers/shop.yaml").write_text(SERVER)
-    (tmp_path / ".env").write_text(f"A={VALUE}\nB={VALUE}\nC={VALUE}-2\nEMPTY=\n")
-    (tmp_path / ".env").chmod(0o600)
-    return tmp_path
+def project() -> Generator[Path]:
+    """Make a project without roles, but with values in its .env."""
+    # pytest's own directories are too long for a socket's path.
+    with tempfile.TemporaryDirectory(prefix="bm-", dir="/tmp") as place:
+        root = Path(place)
+        (root / "roles/servers").mkdir(parents=True)
+        (root / "roles/servers/shop.yaml").write_text(SERVER)
+        (root / ".env").write_text(f"A={VALUE}\nB={VALUE}\nC={VALUE}-2\nEMPTY=\n")
+        (root / ".env").chmod(0o600)
+        yield root
 
 
 def role(project: Path, name: str, secrets: str) -> None:

@@ -86,6 +86,29 @@ def test_a_program_that_others_may_write(root: Path, server: Replace, resolve: R
         resolve()
 
 
+def test_a_program_whose_directories_others_may_write(
+    root: Path, server: Replace, resolve: Resolve
+) -> None:
+    """Nor may anybody else put another program or directory in its place."""
+    server('"{python}", -m, shop', "bin/inside/shop")
+    make_program(root / "bin/inside/shop")
+    assert resolve() == (f"{root}/bin/inside/shop",)
+    (root / "bin").chmod(0o777)
+    with pytest.raises(RoleFileError, match=rf"everybody may write {root}/bin, with the program"):
+        resolve()
+    (root / "bin").chmod(0o1777)
+    assert resolve() == (f"{root}/bin/inside/shop",)
+
+
+def test_a_script_that_others_may_write(root: Path, server: Replace, resolve: Resolve) -> None:
+    """What an interpreter is told to run is as much the server as a program is."""
+    server("-m, shop", '-I, "{project}/shop.py"')
+    assert resolve()[-1] == f"{root}/shop.py"
+    make_program(root / "shop.py", 0o666)
+    with pytest.raises(RoleFileError, match=r"everybody may write the script .*chmod go-w"):
+        resolve()
+
+
 def test_a_link_does_not_hide_a_launcher(root: Path, server: Replace, resolve: Resolve) -> None:
     """A program is judged by the name that it has in truth as well."""
     server('"{python}", -m, shop', "bin/shop")

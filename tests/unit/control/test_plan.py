@@ -146,6 +146,17 @@ def test_every_field_but_the_generation_counts(make_spec: MakeSpec) -> None:
         "standby": 1,
         "http": {"listen": "port", "path": "/mcp"},
         "user": "svc-reader",
+        "attached": "http://elsewhere:8080/mcp",
+        "container": {
+            "image": "sha256:" + 64 * "0",
+            "user": "mcp",
+            "keep": {},
+            "memory": "256MiB",
+            "cpus": 0.5,
+            "pids": 64,
+            "tmp": "16MiB",
+            "engine": "/var/run/docker.sock",
+        },
     }
     own = {"generation", "part", "credential"}
     of_no_process = {"policy", "rotation"}

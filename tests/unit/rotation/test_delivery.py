@@ -101,12 +101,66 @@ async def test_a_program_reads_it_from_stdin(
     assert place.read_text() == f"{minted.text.get_secret_value()}\nclaudetreasury"
 
 
+LEAVER = """
+import os, sys, time
+_ = sys.stdin.read()
+if not os.fork():
+    open(sys.argv[1], "w").write(str(os.getpid()))
+    time.sleep(60)
+while not os.path.exists(sys.argv[1]) or not open(sys.argv[1]).read():
+    time.sleep(0.01)
+if "stays" in sys.argv:
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", ["ends", "stays"])
+async def test_nothing_of_a_program_is_left(
+    deliverer: Deliverer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """What a program started ends with it, whether it came to its end or took too long."""
+    monkeypatch.setattr(delivery, "COMMAND_SECONDS", 30 if how == "ends" else 2)
+    place = tmp_path / "pid"
+    command = (sys.executable, "-c", LEAVER, str(place), how)
+    with anyio.fail_after(40):
+        if how == "ends":
+            await deliverer.run(command, mint().text, AGENT, ROLE)
+        else:
+            with pytest.raises(RotationError, match="no answer within 2 s"):
+                await deliverer.run(command, mint().text, AGENT, ROLE)
+        pid = int(place.read_text())
+        while is_running(pid):  # noqa: ASYNC110 - it is another process's child
+            await anyio.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process runs, and is not just waiting for somebody to note its end."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+async def test_a_script_that_others_could_replace(deliverer: Deliverer, tmp_path: Path) -> None:
+    """It would be given the token, so it is not run, wherever its name is looked for."""
+    script = tmp_path / "deliver.sh"
+    _ = script.write_text(f"touch {tmp_path}/ran")
+    for name in (str(script), script.name):
+        script.chmod(0o666)
+        with pytest.raises(RotationError, match=f"{script} could be replaced"):
+            await deliverer.run(("/bin/sh", name), mint().text, AGENT, ROLE)
+        assert not (tmp_path / "ran").exists()
+        script.chmod(0o600)
+        await deliverer.run(("/bin/sh", name), mint().text, AGENT, ROLE)
+        (tmp_path / "ran").unlink()
+
+
 @pytest.mark.parametrize(
     ("command", "problem"),
     [
         ((sys.executable, "-c", "import sys; sys.exit(3)"), "status 3"),
         (("/does/not/exist",), "cannot be run"),
-        ((sys.executable, "-c", "import time; time.sleep(60)"), "longer than"),
+        ((sys.executable, "-c", "import time; time.sleep(60)"), "no answer within"),
     ],
 )
 async def test_a_program_that_fails(
@@ -116,7 +170,7 @@ async def test_a_program_that_fails(
     problem: str,
 ) -> None:
     """A program that fails, is missing or takes too long is an error without the token."""
-    monkeypatch.setattr(delivery, "COMMAND_SECONDS", 0.5 if "longer" in problem else 30)
+    monkeypatch.setattr(delivery, "COMMAND_SECONDS", 0.5 if "within" in problem else 30)
     minted = mint()
     with anyio.fail_after(40), pytest.raises(RotationError, match=problem) as caught:
         await deliverer.run(command, minted.text, AGENT, ROLE)

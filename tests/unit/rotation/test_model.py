@@ -26,6 +26,7 @@ from structlog.typing import FilteringBoundLogger
 from typing_extensions import override
 
 from orchestrator.clock import Clock
+from orchestrator.control.state import StateFile
 from orchestrator.errors import (
     IssuerError,
     IssuerPersonError,
@@ -55,9 +56,10 @@ from orchestrator.model.rotation import (
     State,
     UpstreamRotation,
 )
+from orchestrator.rotation import agent as agents
 from orchestrator.rotation import making, upstream
 from orchestrator.rotation.delivery import Deliverer
-from orchestrator.rotation.engine import Engine, World
+from orchestrator.rotation.engine import Engine
 from orchestrator.rotation.events import Event
 from orchestrator.rotation.known import Turn
 from orchestrator.rotation.ports import (
@@ -73,6 +75,7 @@ from orchestrator.rotation.ports import (
 )
 from orchestrator.rotation.states import Move
 from orchestrator.rotation.store import RotationStore, Version
+from orchestrator.rotation.world import World
 from orchestrator.tokens.desk import WORKSTATION, TokenDesk
 from orchestrator.tokens.store import TokenStore
 from orchestrator.tokens.verify import TokenIndex
@@ -398,6 +401,8 @@ class Stage:
         self.agent_looks = True
         self.texts: set[str] = set()
         self.streams = 0
+        self.changing = 0
+        self.is_applied = True
         self.pauses = 0
         self.rule = RotationRule(
             agent=AgentRotation(
@@ -419,12 +424,14 @@ class Stage:
                 store=self.store,
                 desk=self.desk,
                 index=self.index,
-                issuers=lambda _: self.issuer,
+                issuers=self.issuer_of,
                 vault=lambda _: self.vault,
                 instances=self.instances,
+                closures=StateFile(self.folder / "control.json"),
                 roles=lambda: [(ROLE, self.rule)],
                 deliverer=Deliverer(self.folder, self.folder),
                 streams_open=lambda _: self.streams,
+                changing=lambda _: self.changing,
                 clock=self.clock,
                 tell=self.events.append,
                 log=LOG,
@@ -432,6 +439,12 @@ class Stage:
                 pause=self.pause,
             )
         )
+
+    def issuer_of(self, name: str) -> Issuer:
+        """Give the issuer, as long as it is in the file."""
+        if not self.is_applied:
+            raise RotationUnknownError(f"no issuer {name} is applied")
+        return self.issuer
 
     async def pause(self, seconds: float, _: anyio.Event) -> None:
         """Let time go by; the world goes on meanwhile."""
@@ -658,6 +671,17 @@ def stages(folder: Path) -> Iterator[Stages]:
     made.tokens.close()
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have what blocks done where it is asked for: going to threads takes most of the time."""
+
+    async def run(call: Callable[..., object], *facts: object) -> object:
+        return call(*facts)
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", run)
+    monkeypatch.setattr(agents, "_off", run)
+
+
 Setup = Callable[[Stage], None]
 
 
@@ -784,6 +808,7 @@ async def test_without_a_crash(stages: Stages, name: str) -> None:
     assert stage.store.all()[-1].state is SCENARIOS[name][2]
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("name", SCENARIOS)
 async def test_every_crash(stages: Stages, name: str) -> None:
     """Wherever the engine ends, alone or with the machine, another one brings it to an end."""
@@ -794,6 +819,7 @@ async def test_every_crash(stages: Stages, name: str) -> None:
             _ = await run(stages, name, (point,), reboot=reboot)
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("name", ["plain", "agent"])
 async def test_every_two_crashes(stages: Stages, name: str) -> None:
     """The same with a second end soon after the first."""
@@ -801,6 +827,63 @@ async def test_every_two_crashes(stages: Stages, name: str) -> None:
     for first in range(1, points + 1):
         for second in range(first + 1, first + 5):
             _ = await run(stages, name, (first, second), reboot=bool(first % 2))
+
+
+def by_hand(stage: Stage) -> None:
+    """Let persons make credentials, and end them."""
+    stage.issuer.can = Capabilities(overlap=True, revoke="manual", lists=False, probes=True)
+    stage.issuer.minting = ["person"] * 9
+    stage.issuer.revoking = ["person"] * 99
+
+
+def silent(stage: Stage) -> None:
+    """Let an issuer without overlap never tell what it did."""
+    without_overlap(stage)
+    stage.issuer.minting = ["timeout"] * 5
+
+
+async def run_with_a_person(stages: Stages, setup: Setup, at: tuple[int, ...]) -> Stage:
+    """Run a rotation, with crashes; whenever it is held a person does what it waits for."""
+    stage = stages.new()
+    await stage.prepare("upstream")
+    setup(stage)
+    stage.fuse.at, stage.fuse.look = set(at), stage.look
+    for _ in range(9):
+        try:
+            _ = await stage.engine.recover()
+            found = stage.store.unfinished()
+            if found and found[0].state is State.HELD:
+                await _help(stage, found[0])
+            elif not found:
+                found = (await stage.engine.plan(ROLE, "upstream", reason="t", by="test"),)
+            await stage.engine.drive(found[0].id)
+            if stage.store.get(found[0].id).state in FINISHED:
+                break
+        except Crash:
+            stage.instances.is_held = False
+            stage.engine = stage.begin()
+    stage.fuse.at = set()
+    stage.check_end(stage.store.all()[-1])
+    return stage
+
+
+async def _help(stage: Stage, rotation: Rotation) -> None:
+    if rotation.held_at is State.MINTING:
+        made = stage.issuer.made.get(rotation.new) or stage.issuer.make(rotation.new)
+        _ = await stage.engine.provide(rotation.id, SecretStr(made.text), "ann")
+    else:
+        stage.issuer.end(rotation.old if rotation.held_at is State.REVOKING else rotation.new)
+        _ = await stage.engine.approve_revoke(rotation.id, "ann")
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("setup", [by_hand, silent])
+async def test_every_crash_with_a_person(stages: Stages, setup: Setup) -> None:
+    """The same where the rotation is held on its way, and a person does a part of it."""
+    points = (await run_with_a_person(stages, setup, ())).fuse.count
+    assert points > 20
+    for point in range(1, points + 1):
+        _ = await run_with_a_person(stages, setup, (point,))
 
 
 # What would break without each part.
@@ -1430,7 +1513,7 @@ async def test_emergency_in_a_rotation(stages: Stages) -> None:
 async def test_an_emergency_with_a_full_disk(
     stages: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tokens are refused and processes ended all the same, and the error says what is missing."""
+    """All is done that needs no disk, the receipt says so, and the rest is done when there is."""
     stage = await begin(stages)
     _, text = stage.desk.issue(AGENT, ROLE, timedelta(days=90))
 
@@ -1438,11 +1521,30 @@ async def test_an_emergency_with_a_full_disk(
         raise StateUnwritableError("the disk is full")
 
     monkeypatch.setattr(stage.tokens, "revoke", fill)
-    with pytest.raises(StateUnwritableError, match="no upstream credential was revoked"):
-        _ = await stage.engine.revoke_all([ROLE], reason="a leak", by="ann")
+    monkeypatch.setattr(stage.store, "set_stages", fill)
+    receipt = await stage.engine.revoke_all([ROLE], reason="a leak", by="ann")
+    assert receipt["durable"] is False
     with pytest.raises(TokenError):
         _ = stage.index.look(text.get_secret_value(), ROLE)
     assert stage.instances.using(ROLE) == {}
+    assert stage.issuer.live() == set()
+    assert stage.store.receipts() == ()
+    with pytest.raises(RotationError, match="not carried out to its end"):
+        _ = await stage.engine.reopen(ROLE, "ann")
+    monkeypatch.undo()
+    stage.engine = stage.begin()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(stage.engine.run)
+            while stage.engine._emergency.under_way(ROLE):
+                await anyio.sleep(0.01)
+            [kept] = stage.store.receipts()
+            assert (kept["id"], kept["durable"]) == (receipt["id"], True)
+            with pytest.raises(RotationError, match="was closed by `agents revoke-all`"):
+                _ = await stage.engine.plan(ROLE, "agent", AGENT, reason="", by="ann")
+            assert await stage.engine.reopen(ROLE, "ann")
+            assert not await stage.engine.reopen(ROLE, "ann")
+            group.cancel_scope.cancel()
 
 
 async def test_an_emergency_goes_on_later(stages: Stages) -> None:
@@ -1531,6 +1633,353 @@ async def test_the_clock_is_set_back_and_forward(stages: Stages) -> None:
         await stage.engine.drive(rotation.id)
         stage.check_end(stage.store.get(rotation.id))
         assert stage.clock.seconds - began < 60
+
+
+# What a person decides where an issuer is dead, gone, or does not say.
+
+
+async def drive_until(stage: Stage, rotation: Rotation, seen: Callable[[Rotation], bool]) -> None:
+    """Work on a rotation until it is somewhere, and stop as if the process ended there."""
+
+    async def pause(seconds: float, wake: anyio.Event) -> None:
+        if seen(stage.store.get(rotation.id)):
+            raise Crash("seen")
+        await stage.pause(seconds, wake)
+
+    worker = stage.engine._worker
+    usual, worker._tools = worker._tools, replace(worker._tools, pause=pause)
+    with contextlib.suppress(Crash):
+        await stage.engine.drive(rotation.id)
+    worker._tools = usual
+
+
+async def test_given_up_before_the_issuer_was_asked(stages: Stages) -> None:
+    """A rotation that asked for nothing is given up without its issuer, dead as that may be."""
+    stage = await begin(stages)
+    without_overlap(stage)
+    rotation = await stage.engine.plan(ROLE, "upstream", reason="t", by="test")
+
+    async def busy(role: RoleName, seconds: float) -> None:
+        raise WorkloadNotReadyError(f"calls of {role} did not end within {seconds} s")
+
+    async def dead(prefix: str) -> Mapping[str, JsonObject]:
+        raise IssuerError(f"it does not list {prefix}")
+
+    stage.instances.hold = busy
+    stage.issuer.list = dead
+    stage.issuer.revoking = ["error"] * 99
+    await drive_until(stage, rotation, lambda one: one.tries == 1)
+    _ = await stage.engine.abort(rotation.id, "ann")
+    await stage.engine.drive(rotation.id)
+    rotation = stage.store.get(rotation.id)
+    assert rotation.state is State.FAILED
+    stage.check_end(rotation)
+    assert "never asked" in str(_proof(rotation)["note"])
+
+
+async def test_given_up_while_the_issuer_is_dead(stages: Stages) -> None:
+    """Who asked an issuer that is dead now asks for ever, until a person vouches for it."""
+    stage = await begin(stages)
+    without_list(stage)
+    stage.issuer.minting = ["timeout"] * 99
+    stage.issuer.revoking = ["error"] * 99
+    rotation = await stage.engine.plan(ROLE, "upstream", reason="t", by="test")
+    await drive_until(stage, rotation, lambda one: one.state is State.ABORTING and one.tries > 9)
+    (note,) = await stage.engine.notes()
+    assert f"agents rotate approve-revoke {rotation.id}" in note
+    _ = await stage.engine.approve_revoke(rotation.id, "ann")
+    await stage.engine.drive(rotation.id)
+    rotation = stage.store.get(rotation.id)
+    assert rotation.state is State.FAILED
+    stage.check_end(rotation)
+    assert rotation.receipt is not None
+    assert rotation.receipt["approved_by"] == "ann"
+    assert rotation.receipt["approved"] == rotation.new
+    assert _proof(rotation)["proved"] is False
+
+
+async def test_vouched_for_where_the_list_cannot_be_had(stages: Stages) -> None:
+    """With a person's word the orphans of a dead issuer are not looked for; the receipt says so."""
+    stage = await begin(stages)
+    stage.instances.not_ready = 99
+    rotation = await stage.engine.plan(ROLE, "upstream", reason="t", by="test")
+    await drive_until(stage, rotation, lambda one: one.state is State.STAGED and one.tries == 1)
+    stage.issuer.end(stage.store.get(rotation.id).new)
+
+    async def dead(prefix: str) -> Mapping[str, JsonObject]:
+        raise IssuerError(f"it does not list {prefix}")
+
+    stage.issuer.list = dead
+    stage.issuer.revoking = ["error"] * 99
+    stage.issuer.probing = [Verdict.UNKNOWN] * 99
+    _ = await stage.engine.abort(rotation.id, "ann")
+    _ = await stage.engine.approve_revoke(rotation.id, "bob")
+    await stage.engine.drive(rotation.id)
+    rotation = stage.store.get(rotation.id)
+    assert rotation.state is State.FAILED
+    stage.check_end(rotation)
+    assert rotation.receipt is not None
+    assert (rotation.receipt["approved_by"], rotation.receipt["not_looked_through"]) == (
+        "bob",
+        ["fake"],
+    )
+    assert "vouched" in str(_proof(rotation)["note"])
+
+
+async def test_a_word_is_for_one_credential(stages: Stages) -> None:
+    """Who vouched for a new credential that was lost did not vouch for the old one's end."""
+    stage = await begin(stages)
+    stage.issuer.can = Capabilities(overlap=True, revoke="manual", lists=False, probes=True)
+    stage.issuer.minting = ["timeout"]
+    stage.issuer.revoking = ["person"] * 99
+    rotation = await stage.rotate("upstream")
+    assert (rotation.state, rotation.held_at) == (State.HELD, State.MINTING)
+    _ = await stage.engine.approve_revoke(rotation.id, "ann")
+    await stage.engine.drive(rotation.id)
+    rotation = stage.store.get(rotation.id)
+    assert (rotation.state, rotation.held_at) == (State.HELD, State.REVOKING)
+    assert f"end {rotation.old}" in rotation.held_for
+
+
+async def test_nothing_to_vouch_for(stages: Stages) -> None:
+    """Calls that do not end, and tokens, are nothing that a person can say is dead."""
+    stage = await begin(stages)
+    stage.instances.is_busy = True
+    rotation = await stage.rotate("upstream")
+    assert (rotation.state, rotation.held_at) == (State.HELD, State.SWITCHED)
+    with pytest.raises(RotationUnknownError, match="does not wait for this"):
+        _ = await stage.engine.approve_revoke(rotation.id, "ann")
+
+
+async def test_trying_at_once_is_no_word(stages: Stages) -> None:
+    """A try that a person hastens looks for what may have been made, as every other one."""
+    stage = await begin(stages)
+    stage.issuer.minting = ["timeout and made"]
+    rotation = await stage.engine.plan(ROLE, "upstream", reason="t", by="test")
+    await drive_until(stage, rotation, lambda one: one.tries == 1)
+    lost = stage.store.get(rotation.id).new
+    _ = await stage.engine.resume(rotation.id, "ann")
+    await stage.engine.drive(rotation.id)
+    rotation = stage.store.get(rotation.id)
+    assert rotation.new != lost
+    stage.check_end(rotation)
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+@pytest.mark.parametrize("state", ["minting", "staged", "switched", "revoking"])
+async def test_an_issuer_that_was_removed(stages: Stages, state: str, *, overlap: bool) -> None:
+    """The rotation that needs it is held, with its name and the cure, and goes on with it."""
+    stage = await begin(stages)
+    if not overlap:
+        without_overlap(stage)
+    tell = stage.engine._worker._tools.tell
+
+    def remove(told: Event) -> None:
+        tell(told)
+        if told.after == state:
+            stage.is_applied = False
+
+    stage.engine._worker._tools = replace(stage.engine._worker._tools, tell=remove)
+    rotation = await stage.rotate("upstream")
+    assert rotation.state is State.HELD
+    assert "issuer fake is not applied any more" in rotation.held_for
+    assert "agents.yaml" in rotation.held_for
+    assert f"agents rotate resume {rotation.id}" in rotation.held_for
+    assert rotation.tries == 0
+    stage.engine._worker._tools = replace(stage.engine._worker._tools, tell=tell)
+    stage.is_applied = True
+    _ = await stage.engine.resume(rotation.id, "ann")
+    await stage.engine.drive(rotation.id)
+    rotation = stage.store.get(rotation.id)
+    assert rotation.state is State.DONE
+    stage.check_end(rotation)
+    assert rotation.receipt is not None
+    assert rotation.receipt["resumed_by"] == "ann"
+
+
+async def test_an_issuer_that_does_not_come_back(stages: Stages) -> None:
+    """Without its issuer a rotation is taken back, and over once a person vouches for it."""
+    stage = await begin(stages)
+    stage.issuer.minting = ["timeout"]
+    rotation = await stage.engine.plan(ROLE, "upstream", reason="t", by="test")
+    await drive_until(stage, rotation, lambda one: one.tries == 1)
+    stage.is_applied = False
+    await stage.engine.drive(rotation.id)
+    assert stage.store.get(rotation.id).state is State.HELD
+    _ = await stage.engine.abort(rotation.id, "ann")
+    await stage.engine.drive(rotation.id)
+    rotation = stage.store.get(rotation.id)
+    assert (rotation.state, rotation.held_at) == (State.HELD, State.ABORTING)
+    _ = await stage.engine.approve_revoke(rotation.id, "ann")
+    await stage.engine.drive(rotation.id)
+    rotation = stage.store.get(rotation.id)
+    assert rotation.state is State.FAILED
+    stage.check_end(rotation)
+    assert "not applied" in str(_proof(rotation)["note"])
+
+
+@pytest.mark.parametrize("act", ["resume", "provide", "abort"])
+async def test_without_overlap_an_uncertain_mint_is_held(stages: Stages, act: str) -> None:
+    """Where a new credential may have ended the old one, nobody gives up without having looked."""
+    stage = await begin(stages)
+    without_overlap(stage)
+    stage.issuer.minting = ["timeout"] * 5
+    rotation = await stage.rotate("upstream")
+    assert (rotation.state, rotation.held_at) == (State.HELD, State.MINTING)
+    assert rotation.old in rotation.held_for
+    assert rotation.error == "it does not answer"
+    assert stage.events[-1].alarm
+    assert not stage.instances.is_held
+    assert stage.issuer.live() == {rotation.old}
+    if act == "resume":
+        _ = await stage.engine.resume(rotation.id, "ann")
+    elif act == "abort":
+        _ = await stage.engine.abort(rotation.id, "ann")
+    else:
+        text = stage.issuer.make(rotation.new).text
+        _ = await stage.engine.provide(rotation.id, SecretStr(text), "ann")
+    await stage.engine.drive(rotation.id)
+    rotation = stage.store.get(rotation.id)
+    assert rotation.state is (State.FAILED if act == "abort" else State.DONE)
+    stage.check_end(rotation)
+
+
+async def test_without_overlap_a_refused_mint_is_given_up(stages: Stages) -> None:
+    """An issuer that says no, and whose old credential works, made nothing: nobody need look."""
+    stage = await begin(stages)
+    without_overlap(stage)
+    stage.issuer.minting = ["error"] * 5
+    rotation = await stage.rotate("upstream")
+    assert rotation.state is State.FAILED
+    stage.check_end(rotation)
+
+
+async def test_without_overlap_a_lie_is_found_out(stages: Stages) -> None:
+    """An issuer that says no, and whose old credential is refused, did it all the same."""
+    stage = await begin(stages)
+    without_overlap(stage)
+    stage.issuer.minting = ["error and made"] * 5
+    rotation = await stage.rotate("upstream")
+    assert (rotation.state, rotation.held_at) == (State.HELD, State.MINTING)
+
+
+async def test_a_short_token_stays_short(stages: Stages) -> None:
+    """A token of 30 days is followed by one of 30 days, or of less where the rule says so."""
+    for given, every, wanted in ((30, 90, 30), (30, 20, 20), (90, 60, 60)):
+        stage = await begin(stages, "agent")
+        agent = AgentName(f"short{given}-{every}")
+        _ = stage.desk.issue(agent, ROLE, timedelta(days=given))
+        stage.rule = stage.rule.model_copy(
+            update={"agent": AgentRotation(every=timedelta(days=every))}
+        )
+        rotation = await stage.engine.plan(ROLE, "agent", agent, reason="t", by="test")
+        await drive_until(stage, rotation, lambda one: one.state is State.STAGED)
+        new = stage.tokens.get(TokenId(stage.store.get(rotation.id).new))
+        assert new is not None
+        assert new.expires_at - new.created_at == timedelta(days=wanted)
+
+
+@pytest.mark.parametrize("ends_after", [40, 999_999])
+async def test_the_last_calls_of_a_token(stages: Stages, ends_after: int) -> None:
+    """Calls that change something end by themselves after the overlap, or are cut in the end."""
+    stage = await begin(stages, "agent")
+    stage.streams = stage.changing = 2
+    began = stage.clock.now()
+    over = began + timedelta(hours=1)
+
+    async def pause(seconds: float, wake: anyio.Event) -> None:
+        await stage.pause(seconds, wake)
+        (rotation,) = stage.store.unfinished()
+        if stage.clock.now() > over + timedelta(seconds=60):
+            with pytest.raises(TokenError):
+                _ = stage.index.look_by_id(TokenId(rotation.old), ROLE)
+        if stage.clock.now() >= over + timedelta(seconds=ends_after):
+            stage.changing = 0
+
+    worker = stage.engine._worker
+    worker._tools = replace(worker._tools, pause=pause)
+    rotation = await stage.rotate("agent")
+    assert rotation.state is State.DONE
+    took = stage.clock.now() - over
+    assert timedelta(seconds=min(ends_after, 900)) <= took < timedelta(minutes=20)
+    assert rotation.receipt is not None
+    assert rotation.receipt["calls_waited_for"] == (2 if ends_after == 40 else 0)
+    assert isinstance(rotation.receipt["waited_ms"], float)
+    assert "calls_cut" in _proof(rotation)
+
+
+async def test_a_life_that_the_issuer_limits_is_no_alarm(stages: Stages) -> None:
+    """What lives as long as its issuer can have it is no shorter than planned."""
+    stage = await begin(stages)
+    stage.issuer.can = replace(GOOD, max_life=timedelta(days=30))
+    stage.issuer.life = timedelta(days=30)
+    rotation = await stage.rotate("upstream")
+    assert rotation.state is State.DONE
+    assert not rotation.error
+    assert not any(one.alarm for one in stage.events)
+    stage.issuer.life = timedelta(days=20)
+    rotation = await stage.rotate("upstream")
+    assert "shorter than planned" in rotation.error
+    assert any(one.alarm for one in stage.events)
+
+
+async def test_a_wrong_credential_is_handed_over(stages: Stages) -> None:
+    """What the issuer refuses is refused at once, forgotten, and asked for once more."""
+    stage = await begin(stages)
+    stage.issuer.minting = ["person"]
+    rotation = await stage.rotate("upstream")
+    began = stage.clock.seconds
+    _ = await stage.engine.provide(rotation.id, SecretStr("not the right one"), "ann")
+    await stage.engine.drive(rotation.id)
+    rotation = stage.store.get(rotation.id)
+    assert (rotation.state, rotation.held_at) == (State.HELD, State.MINTING)
+    assert "refuses" in rotation.held_for
+    assert f"agents rotate provide {rotation.id}" in rotation.held_for
+    assert stage.clock.seconds == began
+    assert set(stage.vault.kept) == {rotation.old}
+    text = stage.issuer.make(rotation.new).text
+    _ = await stage.engine.provide(rotation.id, SecretStr(text), "ann")
+    await stage.engine.drive(rotation.id)
+    rotation = stage.store.get(rotation.id)
+    assert rotation.state is State.DONE
+    stage.check_end(rotation)
+    assert rotation.receipt is not None
+    assert rotation.receipt["provided_by"] == "ann"
+
+
+@pytest.mark.parametrize("probes", [True, False])
+async def test_a_word_about_an_emergency(stages: Stages, *, probes: bool) -> None:
+    """What no request can end is ended by a person, whose name is in the receipt from then on."""
+    stage = await begin(stages)
+    stage.issuer.before_revoke = lambda _: None
+    stage.issuer.can = Capabilities(overlap=True, revoke="manual", lists=False, probes=probes)
+    stage.issuer.revoking = ["person"] * 99
+    (version,) = stage.issuer.live()
+    receipt = await stage.engine.revoke_all([ROLE], reason="a leak", by="ann")
+    receipt_id = str(receipt["id"])
+    assert any(f"approve-revoke {receipt_id}" in note for note in await stage.engine.notes())
+    assert await stage.engine.vouch("0" * 12, "bob") is None
+    if probes:
+        with pytest.raises(RotationError, match="still accepted"):
+            _ = await stage.engine.vouch(receipt_id, "bob")
+        stage.issuer.end(version)
+    told = await stage.engine.vouch(receipt_id, "bob")
+    assert told is not None
+    assert told["upstream"] == [
+        {
+            **cast("list[JsonObject]", receipt["upstream"])[0],
+            "approved_by": "bob",
+            "approved_at": stage.clock.now().isoformat(),
+            "approved": version,
+        }
+    ]
+    assert stage.store.receipts() == (told,)
+    assert stage.store.alive() == ()
+    assert stage.vault.kept == {}
+    assert await stage.engine.notes() == ()
+    assert stage.events[-1].approver == "bob"
+    with pytest.raises(RotationUnknownError, match="waits for your word"):
+        _ = await stage.engine.vouch(receipt_id, "bob")
 
 
 def upstream_name(rotation: Rotation, attempt: int) -> str:

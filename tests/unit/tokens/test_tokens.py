@@ -2,7 +2,7 @@
 
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import final
@@ -23,7 +23,7 @@ from orchestrator.errors import (
 from orchestrator.model.names import AgentName, RoleName, TokenId
 from orchestrator.tokens.mint import FORMAT, digest, mint, read_id
 from orchestrator.tokens.record import TokenRecord
-from orchestrator.tokens.store import TokenStore
+from orchestrator.tokens.store import TokenStore, Word
 from orchestrator.tokens.verify import Principal, TokenIndex
 
 AGENT, ROLE = AgentName("claude"), RoleName("treasury")
@@ -115,13 +115,16 @@ def test_life_is_bounded(store: TokenStore, ttl: timedelta) -> None:
 def test_revocation_is_final(store: TokenStore, clock: Hands) -> None:
     """A revoked token stays in the list and opens nothing; the first revocation counts."""
     record, _ = store.issue(AGENT, ROLE, DAY)
-    revoked = store.revoke(record.id, by="owner", reason="lost")
+    store.revoke({record.id: Word(clock.now(), "owner", "lost")})
+    revoked = store.get(record.id)
+    assert revoked is not None
     assert (revoked.state, revoked.revoked_at) == ("revoked", clock.now())
     clock.time += DAY
-    assert store.revoke(record.id) == revoked
+    store.revoke(
+        {record.id: Word(clock.now(), "", ""), TokenId("nobody"): Word(clock.now(), "", "")}
+    )
+    assert store.list() == (revoked,)
     assert store.load_usable() == ()
-    with pytest.raises(TokenUnknownError):
-        _ = store.revoke(TokenId("nobody"))
 
 
 def test_expiry_is_told(store: TokenStore, clock: Hands) -> None:
@@ -222,3 +225,39 @@ def test_use_is_told_once_a_minute(clock: Hands) -> None:
     clock.time += timedelta(seconds=1)
     _ = index.verify(text, ROLE)
     assert index.take_used() == {record.id: clock.now()}
+
+
+@final
+class Meanwhile(Clock):
+    """A clock at which something happens whenever it is looked at, as in another thread."""
+
+    def __init__(self, time: datetime, act: Callable[[], None]) -> None:
+        """Keep what happens."""
+        self._time = time
+        self._act = act
+
+    @override
+    def now(self) -> datetime:
+        """Tell the time, after which something happened."""
+        self._act()
+        return self._time
+
+    @override
+    def monotonic(self) -> float:
+        """Tell the same in seconds."""
+        return self._time.timestamp()
+
+
+def test_a_token_that_ends_while_it_is_read_is_refused(clock: Hands) -> None:
+    """A revocation by another thread in the middle of a first look is a refusal, no failure."""
+    token = mint()
+    record = TokenRecord(
+        token.id, AGENT, ROLE, token.digest, "active", clock.time, clock.time + DAY
+    )
+    index = TokenIndex(Meanwhile(clock.time, lambda: index.remove(token.id)))
+    index.load([record])
+    header = f"Bearer {token.text.get_secret_value()}".encode()
+    with pytest.raises(TokenRevokedError):
+        _ = index.verify_header(header, ROLE)
+    with pytest.raises(TokenUnknownError):
+        _ = index.verify_header(header, ROLE)

@@ -218,7 +218,7 @@ def test_denials_are_forgotten_when_they_cannot_matter(tmp_path: Path) -> None:
     """The list does not grow for ever."""
     store, now = TokenStore(tmp_path / "agents.db", SystemClock()), SystemClock().now()
     for age in (KEPT + timedelta(hours=1), timedelta()):
-        store.deny(Denial("subject", "https://idp", "alice", now - age, now - age))
+        store.deny([Denial("subject", "https://idp", "alice", now - age, now - age)])
     assert store.load_denials() == (Denial("subject", "https://idp", "alice", now, now),)
 
 

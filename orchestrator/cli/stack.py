@@ -1,0 +1,142 @@
+"""A stack of Docker Compose, by way of its own command."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast, final
+
+from orchestrator.errors import SettingsError
+from orchestrator.files import write_atomically
+
+_KEY: Final = "x-bandmaster"
+_SECONDS: Final = 180.0
+_SHOWN: Final = 3
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}")
+
+
+@dataclass(frozen=True, slots=True)
+class StackRole:
+    """A role of a stack.
+
+    Attributes:
+        service: The service of its server.
+        url: Where the gateway looks for it.
+        variable: The variable that says the generation of its secrets.
+    """
+
+    service: str
+    url: str
+    variable: str
+
+
+@final
+class Stack:
+    """One stack. Nothing secret is ever part of a command's words."""
+
+    def __init__(self, file: Path) -> None:
+        """Read what the file says, as Compose understands it.
+
+        Raises:
+            SettingsError: There is no Compose, or the file was not written by us.
+        """
+        self.file = file.absolute()
+        self.directory = self.file.parent
+        body = cast("dict[str, object]", json.loads(self.run("config", "--format", "json")))
+        mine = cast("dict[str, object]", body.get(_KEY))
+        if not mine:
+            raise SettingsError(
+                f"{file} was not written by `agents render compose`",
+                hint="Name such a file, such as compose/compose.yaml.",
+            )
+        self.name = str(body["name"])
+        self.gateway = str(mine["gateway"])
+        known = cast("dict[str, dict[str, str]]", mine["roles"])
+        self.roles = {
+            role: StackRole(one["service"], one["url"], one["generation"])
+            for role, one in known.items()
+        }
+        self.bootstraps = cast("dict[str, str]", mine["bootstraps"])
+        services = cast("dict[str, dict[str, str]]", body["services"])
+        self.grace = {
+            one.service: services[one.service].get("stop_grace_period", "10s")
+            for one in self.roles.values()
+        }
+
+    @property
+    def secrets(self) -> Path:
+        """Where the files of its secrets are."""
+        return self.directory / "secrets" / self.name
+
+    def command(self, *words: str) -> list[str]:
+        """Write a command about this stack."""
+        return ["docker", "compose", "-f", str(self.file), *words]
+
+    def run(self, *words: str) -> str:
+        """Carry a command out, and give its output.
+
+        Raises:
+            SettingsError: It failed; tells its last words.
+        """
+        return run(self.command(*words))
+
+    def containers(self, service: str) -> list[str]:
+        """Tell the containers of a service that run."""
+        return self.run("ps", "-q", service).split()
+
+    def generation(self, role: str) -> int:
+        """Tell the generation of a role's secrets."""
+        variable = self.roles[role].variable
+        text = os.environ.get(variable) or _variables(self.directory / ".env").get(variable, "1")
+        if not _NUMBER.fullmatch(text):
+            raise SettingsError(
+                f"{variable} in {self.directory / '.env'} is no generation",
+                hint="Write the number that the newest files of secrets end with, or take it out.",
+            )
+        return int(text)
+
+    def set_generation(self, role: str, generation: int) -> None:
+        """Have whatever is started from now on use other files of secrets."""
+        path, variable = self.directory / ".env", self.roles[role].variable
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if line.partition("=")[0].strip() != variable]
+        text = "\n".join([*kept, f"{variable}={generation}", ""])
+        write_atomically(path, text.encode())
+
+
+def run(words: Sequence[str]) -> str:
+    """Carry a command of Docker's out, and give its output.
+
+    Raises:
+        SettingsError: It failed; tells its last words.
+    """
+    shown = " ".join(words[:2])
+    try:
+        done = subprocess.run(  # noqa: S603 - no shell, and every word is ours
+            words,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS,
+        )
+    except FileNotFoundError:
+        raise SettingsError(
+            "there is no `docker` command here", hint="Install Docker with Compose 2.24 or newer."
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise SettingsError(f"`{shown}` did not end within {_SECONDS:.0f} s") from None
+    if done.returncode:
+        said = "; ".join(done.stderr.strip().splitlines()[-_SHOWN:])
+        raise SettingsError(f"`{shown}` failed: {said or f'exit status {done.returncode}'}")
+    return done.stdout
+
+
+def _variables(path: Path) -> Mapping[str, str]:
+    if not path.exists():
+        return {}
+    pairs = (line.partition("=") for line in path.read_text("utf-8").splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -1,0 +1,174 @@
+"""`agents rotate --compose`: other secrets for the servers of a stack, without a failed call.
+
+A new generation of a role's secrets is a new set of files, and a server that reads them is started
+beside the one that serves. The gateway attests it, sends all new calls to it, and lets the one
+before finish what it has; only then does that one end, and its files with it.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+
+from orchestrator.cli.agentsd import close_to_others
+from orchestrator.cli.output import note, say_json
+from orchestrator.cli.places import find_root
+from orchestrator.cli.stack import Stack, run
+from orchestrator.cli.stack_bootstrap import bootstrap
+from orchestrator.config.project import Project, load_project
+from orchestrator.control.stack import secrets_of
+from orchestrator.errors import AgentsError, SettingsError
+from orchestrator.files import make_private_directory, write_atomically
+from orchestrator.model.secret import ISSUED
+from orchestrator.model.workload import WorkloadSpec
+from orchestrator.secrets.resolve import SecretResolver
+
+# The directories around it are closed to everybody else; the user in the container is another one.
+_MODE: Final = 0o444
+
+
+def rotate_token(compose: Path, roles: tuple[str, ...], agent: str) -> None:
+    """Have the gateway of a stack replace the token of an agent; its output is ours."""
+    stack = Stack(compose)
+    words = ["agents", "rotate", "start", *roles, "--agent", agent]
+    done = subprocess.run(  # noqa: S603 - no shell, and every word was checked
+        stack.command("exec", "-T", stack.gateway, *words), check=False
+    )
+    sys.exit(done.returncode)
+
+
+def rotate_stack(
+    project: Path | None, compose: Path, only: tuple[str, ...], *, as_json: bool
+) -> None:
+    """Bring what the roles' references say now into a stack, running or not.
+
+    Args:
+        project: The project.
+        compose: The stack's file.
+        only: The roles; all of the stack without any.
+        as_json: Whether a program reads.
+
+    Raises:
+        SecretError: A secret cannot be had; nothing was done.
+        SettingsError: The stack cannot be used, or does not take it; it is as it was.
+    """
+    close_to_others()
+    stack, loaded = Stack(compose), load_project(find_root(project))
+    if foreign := sorted({*only} - stack.roles.keys()):
+        raise SettingsError(
+            f"{compose} has no role {foreign[0]}", hint=f"It has {', '.join(stack.roles)}."
+        )
+    chosen = only or tuple(stack.roles)
+    for place in (stack.secrets.parent, stack.secrets, state := stack.secrets / "state"):
+        make_private_directory(place)
+    wanted = secrets_of(loaded, tuple(stack.roles), state)
+    resolver = _resolver(loaded, state)
+    for one in wanted.bootstraps.values():
+        if one.server in stack.bootstraps:
+            bootstrap(stack, one, resolver)
+    values = {role: _values(resolver, wanted.roles[role]) for role in sorted(wanted.roles)
+              if role in chosen}  # fmt: skip
+    told: dict[str, object] = {}
+    for role, secrets in values.items():
+        told[role] = _rotate(stack, role, secrets)
+    if as_json:
+        say_json({"stack": stack.name, "roles": told})
+
+
+def _resolver(project: Project, state: Path) -> SecretResolver:
+    given = {name: SecretStr(value) for name, value in os.environ.items()}
+    return SecretResolver(project.root, state, given, accounts=project.settings.stores)
+
+
+def _values(resolver: SecretResolver, spec: WorkloadSpec) -> Mapping[str, SecretStr]:
+    """Look a role's secrets up.
+
+    Raises:
+        SecretError: One cannot be had.
+        SettingsError: One is made by an issuer, who has no hold over a stack.
+    """
+    for name, reference in spec.secrets.items():
+        if reference.scheme in ISSUED:
+            raise SettingsError(
+                f"{name} of {spec.role} is made by an issuer, for servers that `agents up` runs",
+                hint="In a stack, refer to the store that it is kept in.",
+            )
+    return {str(name): value for name, value in resolver.resolve_all(spec.secrets).items()}
+
+
+def _rotate(stack: Stack, role: str, secrets: Mapping[str, SecretStr]) -> dict[str, object]:
+    """Give one role's server its secrets, if they are others."""
+    old = stack.generation(role)
+    place = stack.secrets / stack.roles[role].service
+    found = {name: _read(_file(place, name, old)) for name in secrets}
+    if found == {name: value.get_secret_value() for name, value in secrets.items()}:
+        note(f"{role}: nothing is new.")
+        return {"generation": old, "changed": False}
+    new = old if None in found.values() else old + 1
+    make_private_directory(place)
+    for name, value in secrets.items():
+        path = _file(place, name, new)
+        path.unlink(missing_ok=True)
+        write_atomically(path, value.get_secret_value().encode(), mode=_MODE)
+    if new == old:
+        note(f"{role}: the files of its secrets are written.")
+        return {"generation": new, "changed": True}
+    useless = new
+    try:
+        _replace(stack, role, old, new)
+        useless = old
+    finally:
+        for name in secrets:
+            _file(place, name, useless).unlink(missing_ok=True)
+    note(f"{role}: generation {new} of its secrets is in use.")
+    return {"generation": new, "changed": True}
+
+
+def _replace(stack: Stack, role: str, old: int, new: int) -> None:
+    """Put a server with other secrets in the place of the one that serves.
+
+    Raises:
+        SettingsError: It did not become ready; the one before serves on, with its own files.
+    """
+    one = stack.roles[role]
+    before = stack.containers(one.service)
+    stack.set_generation(role, new)
+    if not before:
+        return
+    try:
+        beside = ("--no-deps", "--no-recreate", "--scale", f"{one.service}={len(before) + 1}")
+        _ = stack.run("up", "-d", *beside, "--wait", one.service)
+        [fresh] = set(stack.containers(one.service)) - {*before}
+        name = run(["docker", "inspect", "-f", "{{.Name}}", fresh]).strip().lstrip("/")
+        note(f"{role}: {name} runs beside the one that serves.")
+        _ = _attach(stack, role, one.url.replace(f"//{one.service}:", f"//{name}:"))
+    except AgentsError as error:
+        stack.set_generation(role, old)
+        for each in {*stack.containers(one.service)} - {*before}:
+            _ = run(["docker", "rm", "-f", each])
+        error.hint = "The server before serves on, with the secrets that it has."
+        raise
+    for each in before:
+        _ = run(["docker", "stop", each])
+        _ = run(["docker", "rm", each])
+    # By its service's name again: whoever starts it anew gives the container another one.
+    _attach(stack, role, one.url)
+
+
+def _attach(stack: Stack, role: str, url: str) -> None:
+    _ = stack.run("exec", "-T", stack.gateway, "agents", "attach", role, url)
+
+
+def _file(place: Path, name: str, generation: int) -> Path:
+    return place / f"{name}.g{generation}"
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,211 @@
+"""Checks what files say about containers: `container:` of servers, `runtime:` and `egress:` of roles."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from orchestrator.config.places import InsidePlaces, unknown_placeholders
+from orchestrator.config.problems import quoted
+from orchestrator.config.yamlfile import Document, Loc
+from orchestrator.errors import FileProblem
+from orchestrator.model.container import Container, is_pinned
+from orchestrator.model.destination import parse_destination
+from orchestrator.model.issuers import WalletSuiteIssuer
+from orchestrator.model.role import Role
+from orchestrator.model.server import Server
+from orchestrator.model.settings import Settings
+
+# What Bandmaster itself keeps in the state; a container that could write there could be anybody.
+_OURS: Final = frozenset(
+    {"audit", "homes", "keys", "logs", "pins", "run", "sessions", "sums", "tmp", "tokens", "vault"}
+)
+_FILLED: Final = ("python", "role")
+_NOT_KEPT: Final = "`keep:` the directory that it is in, with its place inside"
+
+
+def check_container(server: Server, document: Document) -> Iterator[FileProblem]:
+    """Check how a server is started in a container.
+
+    Args:
+        server: What its file says.
+        document: Where it says it.
+    """
+    container = server.container
+    if container is None:
+        if server.launch.command is None:
+            yield document.problem(
+                ("launch", "command"), "nothing says how this server is started",
+                "name its program here, or its image under `container:`",
+            )  # fmt: skip
+        return
+    if not container.allow_tag and not is_pinned(container.image):
+        yield document.problem(
+            ("container", "image"), "is a tag, which may be another image tomorrow",
+            "name it by digest, NAME@sha256:..., or by the id of a local one, sha256:...; "
+            "or add `allow_tag: true`",
+        )  # fmt: skip
+    yield from _check_keep(container, document)
+    yield from _check_places(server, container, document)
+    if server.launch.transport == "http":
+        yield from _check_listening(server, container, document)
+
+
+def _check_keep(container: Container, document: Document) -> Iterator[FileProblem]:
+    taken: dict[str, str] = {}
+    for outside, inside in container.keep.items():
+        loc: Loc = ("container", "keep", outside)
+        if problem := _foreign(outside):
+            yield document.problem(loc, *problem, at_key=True)
+        if inside in taken:
+            yield document.problem(
+                loc, f"{quoted(taken[inside])} has this place inside too", "name another one"
+            )
+        taken[inside] = outside
+
+
+def _foreign(outside: str) -> tuple[str, str] | None:
+    """Tell why a container must not write a directory of this machine."""
+    root, _, rest = outside.partition("/")
+    parts = rest.split("/")
+    if root not in {"{state}", "{project}"} or not rest or {"", ".", ".."} & set(parts):
+        return "has to be a directory inside the state or the project", "begin it with {state}/"
+    first = parts[0]
+    if unknown_placeholders(rest):
+        return "has a placeholder in its middle", "write the name out"
+    if root == "{state}" and (first in _OURS or "." in first):
+        return "is where Bandmaster keeps its own", "name another directory, such as {state}/wallet"
+    if root == "{project}" and (first == "roles" or first.startswith(".")):
+        return "is where files are that decide what runs", "name another directory"
+    return None
+
+
+def _check_places(
+    server: Server, container: Container, document: Document
+) -> Iterator[FileProblem]:
+    """Find places of this machine that there are not inside the container."""
+    inside = InsidePlaces(container.keep)
+    known = _FILLED
+    if server.launch.transport == "http":
+        known = (*_FILLED, server.launch.listen)
+    texts: list[tuple[Loc, str]] = [
+        (("container", "command", index), word) for index, word in enumerate(container.command)
+    ]
+    for key in ("container", "launch"):
+        given = container.env if key == "container" else server.launch.env
+        texts += [((key, "env", name), value) for name, value in given.items()]
+    if server.bootstrap is not None and server.launch.command is None:
+        env = server.bootstrap.env
+        texts += [(("bootstrap", "env", name), value) for name, value in env.items()]
+    for loc, text in texts:
+        for word in unknown_placeholders(inside.fill(text), known):
+            if word in {"state", "project"}:
+                yield document.problem(
+                    loc, f"nothing of {{{word}}} is inside the container there", _NOT_KEPT
+                )
+            elif loc[0] == "container":
+                names = ", ".join(f"{{{each}}}" for each in ("state", "project", *known))
+                yield document.problem(
+                    loc, f"unknown placeholder {quoted(word)}", f"known: {names}"
+                )
+
+
+def _check_listening(
+    server: Server, container: Container, document: Document
+) -> Iterator[FileProblem]:
+    word = f"{{{server.launch.listen}}}"
+    told = (*container.command, *container.env.values(), *server.launch.env.values())
+    if not any(word in text for text in told):
+        yield document.problem(
+            ("container",),
+            "nothing tells the server inside where to listen",
+            f"put {word} into its command or env",
+        )
+
+
+def check_kind(
+    role: Role, document: Document, server: Server | None, settings: Settings | None
+) -> Iterator[FileProblem]:
+    """Check what a role says of the engine that runs it.
+
+    Args:
+        role: What its file says.
+        document: Where it says it.
+        server: Its server, None if that has mistakes of its own.
+        settings: The settings, None if they have.
+    """
+    if role.runtime == "process":
+        yield from _check_process(role, document, server)
+        return
+    if role.user is not None:
+        yield document.problem(
+            ("user",), "is of processes; a container runs as a user of its image",
+            "say `user:` under `container:` of the server",
+        )  # fmt: skip
+    if server is not None and server.container is None:
+        yield document.problem(
+            ("runtime",), f"the server {server.server} says nothing of containers",
+            "describe its image under `container:` there, or write process",
+        )  # fmt: skip
+    seen: set[str] = set()
+    for index, text in enumerate(role.egress):
+        if text in seen:
+            yield document.problem(("egress", index), f"{text} stands here twice", "remove it")
+        seen.add(text)
+        address = parse_destination(text).address
+        if address is not None and (address.is_unspecified or address.is_multicast):
+            yield document.problem(
+                ("egress", index), "is no address of one machine", "name a host or its address"
+            )
+    if settings is None:
+        return
+    if role.egress and settings.docker.image is None:
+        yield document.problem(
+            ("egress",), "needs Bandmaster's own image, for the proxy that lets nothing else out",
+            "name it in agents.yaml: `docker: {image: NAME@sha256:...}`",
+        )  # fmt: skip
+    upstream = role.rotation.upstream
+    issuer = settings.issuers.get(upstream.issuer or "") if upstream is not None else None
+    if isinstance(issuer, WalletSuiteIssuer) and server is not None:
+        if server.launch.command is None:
+            yield document.problem(
+                ("rotation", "upstream"),
+                "its issuer needs an owner's instance, which is a process of this machine",
+                f"add `launch: command:` to the server {server.server}",
+            )
+
+
+def _check_process(
+    role: Role, document: Document, server: Server | None
+) -> Iterator[FileProblem]:
+    if role.egress:
+        yield document.problem(
+            ("egress",), "a process can reach whatever this machine can, and nothing holds it back",
+            "write `runtime: container`, or remove this key",
+        )  # fmt: skip
+    if server is not None and server.launch.command is None and server.container is not None:
+        loc: Loc = ("runtime",) if ("runtime",) in document.keys else ("server",)
+        yield document.problem(
+            loc, f"the server {server.server} names no program for processes",
+            "write `runtime: container`, or add `launch: command:` there",
+        )  # fmt: skip
+
+
+def check_shared_files(
+    roles: Mapping[str, tuple[Role, Document]], shares: Callable[[str], bool]
+) -> Iterator[FileProblem]:
+    """Refuse roles that share files and run as different users in different engines.
+
+    Args:
+        roles: Roles by name, each with its document.
+        shares: Tells whether instances of a server, by its name, share files.
+    """
+    first: dict[str, Role] = {}
+    for _, (role, document) in sorted(roles.items()):
+        if not shares(role.server):
+            continue
+        other = first.setdefault(role.server, role)
+        if other.runtime != role.runtime:
+            yield document.problem(
+                ("runtime",), f"its server shares files with the role {other.role}, which runs as "
+                f"a {other.runtime}",
+                "let all roles of such a server run in the same way",
+            )  # fmt: skip
