@@ -160,8 +160,9 @@ class Project:
     async def client(self, role: str, mode: str = "auto") -> AsyncGenerator[Client]:
         """Connect the official client to a role."""
         headers = {"Authorization": f"Bearer {self.token(role)}"}
+        # As patient as the client's own: the first call in an era may wait for a process to start.
         async with (
-            httpx2.AsyncClient(headers=headers) as http,
+            httpx2.AsyncClient(headers=headers, timeout=30) as http,
             Client(streamable_http_client(self.url(role), http_client=http), mode=mode) as client,
         ):
             yield client

@@ -156,7 +156,7 @@ async def test_a_failed_check(
 ) -> None:
     """A process that cannot work with the new credential never gets a call."""
     rotation = {"upstream": {**UPSTREAM, "check": check}}
-    probe = {"startup": "1s"}
+    probe = {"startup": "3s"}
     async with started(project, rotation=rotation, probe=probe) as control:
         old = control.pid()
         with pytest.raises(WorkloadNotReadyError, match=reason):

@@ -188,7 +188,7 @@ async def test_a_change_that_is_none(project: Project) -> None:
 async def test_a_change_that_is_not_shown(project: Project) -> None:
     """A server that says its tools changed and does not list them has no route any more."""
     async with project.control() as control:
-        spec = project.spec("--surprise", "drain", "--mute-later", probe={"startup": "500ms"})
+        spec = project.spec("--surprise", "drain", "--mute-later", probe={"startup": "3s"})
         pid = await control.start(spec)
         os.kill(pid, signal.SIGUSR1)
         await control.until(lambda: control.plane.route("reader") != f"reader.scripted.g1 {pid}")

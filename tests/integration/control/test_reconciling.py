@@ -245,22 +245,26 @@ async def test_a_crash_ends_the_drain(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("options", "startup", "reason"),
     [
-        (("--exit", "4"), "exit status 4"),
-        (("--tools", "echo,drain"), "drain"),
-        (("--mute",), "did not answer"),
+        (("--exit", "4"), "30s", "exit status 4"),
+        (("--tools", "echo,drain"), "30s", "drain"),
+        (("--mute",), "300ms", "did not answer"),
     ],
 )
 async def test_a_failed_replacement_changes_nothing(
-    project: Project, servers: Callable[[], list[int]], options: tuple[str, ...], reason: str
+    project: Project,
+    servers: Callable[[], list[int]],
+    options: tuple[str, ...],
+    startup: str,
+    reason: str,
 ) -> None:
     """When the new generation does not become ready the old one serves on, and why is told."""
     async with project.control() as control:
         old = await control.start(project.spec())
         control.plane.events.clear()
         with pytest.raises(WorkloadNotReadyError) as caught:
-            await control.apply(project.spec(*options, probe={"startup": "300ms"}))
+            await control.apply(project.spec(*options, probe={"startup": startup}))
         assert reason in str(caught.value)
         assert "generation 1 keeps serving" in str(caught.value)
         assert (control.pid(), control.role().generation) == (old, 1)

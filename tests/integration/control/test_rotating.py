@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import anyio
-import pytest
 import httpx2
+import pytest
 
 from orchestrator.clock import SystemClock
 from orchestrator.gateway.server import Gateway

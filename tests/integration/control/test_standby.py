@@ -23,7 +23,7 @@ QUICK_PROBE: dict[str, object] = {
     "every": "100ms",
     "patience": "100ms",
     "misses": 2,
-    "startup": "1s",
+    "startup": "5s",
 }
 
 
