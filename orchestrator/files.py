@@ -168,6 +168,15 @@ def who_may_write(facts: os.stat_result) -> str | None:
     return None
 
 
+def is_read_only(path: Path) -> bool:
+    """Tell whether nobody can write a file by the way that it is reached here.
+
+    So it is in a container, where another user's number means nothing: whoever made the mount has
+    chosen what is there.
+    """
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
 def who_may_replace(path: Path) -> tuple[str, Path] | None:
     """Tell who, beside this user and root, could have something else run in a program's place.
 

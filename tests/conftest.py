@@ -306,7 +306,7 @@ def aws() -> Generator[str]:
 
 @pytest.fixture(scope="session")
 def box() -> str:
-    """Make an image of the programs in `tests/servers`, and tell its id; skips without an engine."""
+    """Make an image of `tests/servers`, and tell its id; skips without an engine."""
     try:
         _ = subprocess.run(["docker", "version"], check=True, capture_output=True, timeout=LONGEST)
     except (OSError, subprocess.SubprocessError):

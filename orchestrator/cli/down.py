@@ -10,6 +10,7 @@ import anyio.to_thread
 
 from orchestrator.cli.output import note, say, say_json
 from orchestrator.cli.places import find_paths
+from orchestrator.config.settings import load_settings
 from orchestrator.control.admin_client import ask_once
 from orchestrator.control.state import read_state
 from orchestrator.errors import (
@@ -53,7 +54,7 @@ def stop_everything(paths: Paths) -> bool:
         except (NotRunningError, ControlUnavailableError) as error:
             note(f"The daemon does not take orders ({error}); stopping without a drain.")
         anyio.run(_shut_down, engine, longest)
-    had_containers = anyio.run(end_containers, paths) if paths.run.is_dir() else False
+    had_containers = anyio.run(end_containers, paths, _socket(paths))
     return anyio.run(_end_leftovers, engine) or had_containers or running is not None
 
 
@@ -83,6 +84,14 @@ async def _end_leftovers(engine: Engine) -> bool:
             if anyio.current_time() > end:
                 raise
         await anyio.sleep(LOCK_SECONDS)
+
+
+def _socket(paths: Paths) -> str:
+    """Tell the engine for containers, as far as the project's file can be read."""
+    try:
+        return load_settings(paths.root).docker.socket
+    except AgentsError:
+        return ""
 
 
 def _longest_stop(paths: Paths) -> float:

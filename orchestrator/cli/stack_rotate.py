@@ -8,7 +8,7 @@ before finish what it has; only then does that one end, and its files with it.
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ from orchestrator.cli.stack_bootstrap import bootstrap
 from orchestrator.config.project import Project, load_project
 from orchestrator.control.stack import secrets_of
 from orchestrator.errors import AgentsError, SettingsError
-from orchestrator.files import make_private_directory, write_atomically
+from orchestrator.files import hold_lock, make_private_directory, write_atomically
 from orchestrator.model.secret import ISSUED
 from orchestrator.model.workload import WorkloadSpec
 from orchestrator.secrets.resolve import SecretResolver
@@ -65,6 +65,15 @@ def rotate_stack(
     chosen = only or tuple(stack.roles)
     for place in (stack.secrets.parent, stack.secrets, state := stack.secrets / "state"):
         make_private_directory(place)
+    with hold_lock(stack.secrets / "lock"):
+        told = _rotate_all(stack, loaded, chosen, state)
+    if as_json:
+        say_json({"stack": stack.name, "roles": told})
+
+
+def _rotate_all(
+    stack: Stack, loaded: Project, chosen: Collection[str], state: Path
+) -> dict[str, object]:
     wanted = secrets_of(loaded, tuple(stack.roles), state)
     resolver = _resolver(loaded, state)
     for one in wanted.bootstraps.values():
@@ -72,11 +81,7 @@ def rotate_stack(
             bootstrap(stack, one, resolver)
     values = {role: _values(resolver, wanted.roles[role]) for role in sorted(wanted.roles)
               if role in chosen}  # fmt: skip
-    told: dict[str, object] = {}
-    for role, secrets in values.items():
-        told[role] = _rotate(stack, role, secrets)
-    if as_json:
-        say_json({"stack": stack.name, "roles": told})
+    return {role: _rotate(stack, role, secrets) for role, secrets in values.items()}
 
 
 def _resolver(project: Project, state: Path) -> SecretResolver:
@@ -117,19 +122,22 @@ def _rotate(stack: Stack, role: str, secrets: Mapping[str, SecretStr]) -> dict[s
     if new == old:
         note(f"{role}: the files of its secrets are written.")
         return {"generation": new, "changed": True}
-    useless = new
     try:
-        _replace(stack, role, old, new)
-        useless = old
-    finally:
-        for name in secrets:
-            _file(place, name, useless).unlink(missing_ok=True)
+        before = _begin(stack, role, old, new)
+    except BaseException:
+        _forget(place, secrets, new)
+        raise
+    _end(stack, role, before)
+    _forget(place, secrets, old)
     note(f"{role}: generation {new} of its secrets is in use.")
     return {"generation": new, "changed": True}
 
 
-def _replace(stack: Stack, role: str, old: int, new: int) -> None:
-    """Put a server with other secrets in the place of the one that serves.
+def _begin(stack: Stack, role: str, old: int, new: int) -> list[str]:
+    """Have a server with other secrets serve, beside the one that did.
+
+    Returns:
+        The containers that served before; none if the stack does not run.
 
     Raises:
         SettingsError: It did not become ready; the one before serves on, with its own files.
@@ -138,7 +146,7 @@ def _replace(stack: Stack, role: str, old: int, new: int) -> None:
     before = stack.containers(one.service)
     stack.set_generation(role, new)
     if not before:
-        return
+        return before
     try:
         beside = ("--no-deps", "--no-recreate", "--scale", f"{one.service}={len(before) + 1}")
         _ = stack.run("up", "-d", *beside, "--wait", one.service)
@@ -152,11 +160,21 @@ def _replace(stack: Stack, role: str, old: int, new: int) -> None:
             _ = run(["docker", "rm", "-f", each])
         error.hint = "The server before serves on, with the secrets that it has."
         raise
+    return before
+
+
+def _end(stack: Stack, role: str, before: Sequence[str]) -> None:
+    """End the containers that served before, and go back to the service's own name."""
     for each in before:
         _ = run(["docker", "stop", each])
         _ = run(["docker", "rm", each])
-    # By its service's name again: whoever starts it anew gives the container another one.
-    _attach(stack, role, one.url)
+    if before:  # whoever starts the server anew gives its container another name
+        _attach(stack, role, stack.roles[role].url)
+
+
+def _forget(place: Path, secrets: Iterable[str], generation: int) -> None:
+    for name in secrets:
+        _file(place, name, generation).unlink(missing_ok=True)
 
 
 def _attach(stack: Stack, role: str, url: str) -> None:

@@ -1,4 +1,4 @@
-"""Checks what files say about containers: `container:` of servers, `runtime:` and `egress:` of roles."""
+"""Checks what files say about containers: of servers, `container:`; of roles, where they run."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
@@ -45,6 +45,7 @@ def check_container(server: Server, document: Document) -> Iterator[FileProblem]
         )  # fmt: skip
     yield from _check_keep(container, document)
     yield from _check_places(server, container, document)
+    yield from _check_port(container, document)
     if server.launch.transport == "http":
         yield from _check_listening(server, container, document)
 
@@ -108,6 +109,23 @@ def _check_places(
                 )
 
 
+def _check_port(container: Container, document: Document) -> Iterator[FileProblem]:
+    """Find words that mean nothing to a server that listens on a port of its container."""
+    http = container.http
+    if http is None:
+        return
+    words: dict[Loc, str] = {("env", name): value for name, value in http.env.items()}
+    words |= {("command", index): word for index, word in enumerate(http.command)}
+    words |= {("health", index): word for index, word in enumerate(http.health)}
+    inside, known = InsidePlaces(container.keep), (*_FILLED, "port")
+    for loc, text in words.items():
+        for word in unknown_placeholders(inside.fill(text), known):
+            yield document.problem(
+                ("container", "http", *loc), f"{{{word}}} means nothing inside the container",
+                "known: {role}, {port}, and directories under `keep:`",
+            )  # fmt: skip
+
+
 def _check_listening(
     server: Server, container: Container, document: Document
 ) -> Iterator[FileProblem]:
@@ -145,37 +163,44 @@ def check_kind(
             ("runtime",), f"the server {server.server} says nothing of containers",
             "describe its image under `container:` there, or write process",
         )  # fmt: skip
-    seen: set[str] = set()
+    yield from _check_egress(role, document, settings)
+    if server is not None and settings is not None:
+        yield from _check_owner(role, document, server, settings)
+
+
+def _check_egress(
+    role: Role, document: Document, settings: Settings | None
+) -> Iterator[FileProblem]:
     for index, text in enumerate(role.egress):
-        if text in seen:
+        if text in role.egress[:index]:
             yield document.problem(("egress", index), f"{text} stands here twice", "remove it")
-        seen.add(text)
         address = parse_destination(text).address
         if address is not None and (address.is_unspecified or address.is_multicast):
             yield document.problem(
                 ("egress", index), "is no address of one machine", "name a host or its address"
             )
-    if settings is None:
-        return
-    if role.egress and settings.docker.image is None:
+    if role.egress and settings is not None and settings.docker.image is None:
         yield document.problem(
-            ("egress",), "needs Bandmaster's own image, for the proxy that lets nothing else out",
+            ("egress",),
+            "needs Bandmaster's own image, for the proxy that lets nothing else out",
             "name it in agents.yaml: `docker: {image: NAME@sha256:...}`",
-        )  # fmt: skip
+        )
+
+
+def _check_owner(
+    role: Role, document: Document, server: Server, settings: Settings
+) -> Iterator[FileProblem]:
     upstream = role.rotation.upstream
     issuer = settings.issuers.get(upstream.issuer or "") if upstream is not None else None
-    if isinstance(issuer, WalletSuiteIssuer) and server is not None:
-        if server.launch.command is None:
-            yield document.problem(
-                ("rotation", "upstream"),
-                "its issuer needs an owner's instance, which is a process of this machine",
-                f"add `launch: command:` to the server {server.server}",
-            )
+    if isinstance(issuer, WalletSuiteIssuer) and server.launch.command is None:
+        yield document.problem(
+            ("rotation", "upstream"),
+            "its issuer needs an owner's instance, which is a process of this machine",
+            f"add `launch: command:` to the server {server.server}",
+        )
 
 
-def _check_process(
-    role: Role, document: Document, server: Server | None
-) -> Iterator[FileProblem]:
+def _check_process(role: Role, document: Document, server: Server | None) -> Iterator[FileProblem]:
     if role.egress:
         yield document.problem(
             ("egress",), "a process can reach whatever this machine can, and nothing holds it back",

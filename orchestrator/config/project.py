@@ -21,7 +21,7 @@ from orchestrator.config.rotationcheck import (
 from orchestrator.config.settings import FILE_NAME, load_settings, run_directory, state_directory
 from orchestrator.config.yamlfile import Document, read_yaml, why, writable
 from orchestrator.errors import FileProblem, RoleFileError, SettingsError
-from orchestrator.files import who_may_write
+from orchestrator.files import is_read_only, who_may_write
 from orchestrator.model.base import Model
 from orchestrator.model.names import RoleName, ServerName
 from orchestrator.model.role import Role
@@ -186,7 +186,7 @@ def _check_directory(path: Path, shown: str) -> None:
         raise RoleFileError((_whole(shown, "there is no such directory", hint),)) from error
     if not stat.S_ISDIR(facts.st_mode):
         raise RoleFileError((_whole(shown, "is no directory", ""),))
-    if writer := who_may_write(facts):
+    if (writer := who_may_write(facts)) and not is_read_only(path):
         raise RoleFileError((writable(shown, writer),))
 
 

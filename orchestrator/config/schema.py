@@ -67,7 +67,9 @@ def _schema(model: type[BaseModel], title: str) -> JsonObject:
             # pydantic writes ISO 8601 there, which the files do not take.
             if isinstance(default, timedelta):
                 _object(properties[key])["default"] = format_duration(default)
-            elif isinstance(default, int) and _object(properties[key]).get("pattern") == SIZE_PATTERN:
+            elif (
+                isinstance(default, int) and _object(properties[key]).get("pattern") == SIZE_PATTERN
+            ):
                 _object(properties[key])["default"] = format_size(default)
             elif isinstance(default, BaseModel):
                 _object(properties[key])["default"] = {}

@@ -29,7 +29,7 @@ from yaml.events import (
 
 from orchestrator.config.secretlike import is_sayable
 from orchestrator.errors import FileProblem, RoleFileError
-from orchestrator.files import read_regular, who_may_write
+from orchestrator.files import is_read_only, read_regular, who_may_write
 from orchestrator.model.base import Json, JsonObject
 
 LIMIT_BYTES = 256 * 1024
@@ -173,7 +173,7 @@ def read_yaml(path: Path, shown: str) -> Document:
         content, facts = read_regular(path, LIMIT_BYTES, follow=True)
     except OSError as error:
         raise _whole(shown, "cannot be read", why(error)) from error
-    if writer := who_may_write(facts):
+    if (writer := who_may_write(facts)) and not is_read_only(path):
         raise RoleFileError((writable(shown, writer),))
     return parse_yaml(content, shown)
 

@@ -226,7 +226,7 @@ def _spec(  # noqa: PLR0913  a private step of the function above
     )
 
 
-def _bootstrap(
+def _bootstrap(  # noqa: PLR0913, PLR0917  a private step of the function above
     server: Server,
     wanted: Bootstrap,
     argv: tuple[str, ...],

@@ -79,7 +79,10 @@ class Reconciler:
         more = self._services.runtime.notes()
         if not self._engine_trouble:
             return more
-        return (*more, "the process engine is gone; instances run on, `agents up` starts it again",)
+        return (
+            *more,
+            "the process engine is gone; instances run on, `agents up` starts it again",
+        )
 
     def note_tools_changed(self, workload: WorkloadName) -> None:
         """Take the news that a live server says its tools changed."""

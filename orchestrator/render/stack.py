@@ -19,6 +19,7 @@ STATE: Final = f"{VOLUME}/state"
 SECRETS: Final = "/run/secrets"
 # The user of Bandmaster's images, and of every other one in a stack.
 USER: Final = 10001
+_PROJECT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?")
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 # What Bandmaster's own containers get. The gateway's memory follows from docs/performance.md.
 GATEWAY_BYTES: Final = 512 * 2**20
@@ -129,11 +130,16 @@ class Stack:
 
 
 def check_names(stack: Stack) -> None:
-    """Make sure that every service has a name that is its own, and that DNS can carry.
+    """Make sure that names can be labels, and each service's its own, and one that DNS can carry.
 
     Raises:
         SettingsError: Two have the same name, or one is none.
     """
+    if not _PROJECT_NAME.fullmatch(stack.project):
+        raise SettingsError(
+            f"{stack.project!r} cannot be the name of a stack, which is a label of all its parts",
+            hint="Give it one with --name: up to 63 lower-case letters, digits and dashes.",
+        )
     names = [GATEWAY, *(server.name for server in stack.servers)]
     names += [server.proxy for server in stack.servers if server.egress]
     for name in names:

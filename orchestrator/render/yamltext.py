@@ -17,6 +17,7 @@ class _Dumper(yaml.SafeDumper):
 
     @override
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        del indentless
         return super().increase_indent(flow, indentless=False)
 
 

@@ -96,8 +96,10 @@ class AttachedRuntime(Runtime):
         link = _Link(FIRST_PID + self._count, host, port)
         self._links[spec.name] = link
         link.watch = asyncio.create_task(self._watch(spec.name, link, *connection))
-        # By number: a name may lead to another server by the time of the next connection.
-        address = Address(wanted.path, port=port, host=host)
+        # By number: a name may lead to another server by the time of the next connection. Servers
+        # that check `Host` know themselves by the name.
+        name = "" if wanted.host == host else wanted.host
+        address = Address(wanted.path, port=port, host=host, name=name)
         return Process(spec.name, link.pid, 0, _NO_BOOT, "", str(address))
 
     @override

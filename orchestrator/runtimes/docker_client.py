@@ -4,7 +4,7 @@ Its errors become ours here, and so do the few fields that are read of its answe
 """
 
 import errno
-import os
+import socket
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -147,9 +147,7 @@ class Event(_Answer):
     actor: _Actor = Field(alias="Actor")
 
 
-_LISTED: Final = TypeAdapter(
-    tuple[Listed, ...], config=ConfigDict(hide_input_in_errors=True)
-)
+_LISTED: Final = TypeAdapter(tuple[Listed, ...], config=ConfigDict(hide_input_in_errors=True))
 _NETWORKS: Final = TypeAdapter(
     tuple[NetworkFound, ...], config=ConfigDict(hide_input_in_errors=True)
 )
@@ -178,12 +176,12 @@ class _Api(Protocol):
     def create_container_from_config(self, config: JsonObject, name: str) -> object: ...
     def start(self, container: str) -> None: ...
     def kill(self, container: str, signal: int) -> None: ...
-    def remove_container(self, container: str, *, v: bool, force: bool) -> None: ...
+    def remove_container(self, container: str, **options: object) -> None: ...
     def get_archive(self, container: str, path: str) -> tuple[object, JsonObject]: ...
     def networks(self, *, filters: Mapping[str, Json]) -> object: ...
     def create_network(self, name: str, **options: object) -> object: ...
-    def connect_container_to_network(self, container: str, net_id: str, **more: object) -> None: ...
-    def remove_network(self, net_id: str) -> None: ...
+    def connect_container_to_network(self, container: str, _network: str, /) -> None: ...
+    def remove_network(self, _network: str, /) -> None: ...
     def events(self, *, since: int, filters: Mapping[str, Json], decode: bool) -> object: ...
     def close(self) -> None: ...
 
@@ -197,9 +195,9 @@ class _Chunks(Protocol):
 class DockerClient:
     """One engine. Any thread may ask it."""
 
-    def __init__(self, socket: str) -> None:
+    def __init__(self, place: str) -> None:
         """Keep the socket's path; nothing is asked yet."""
-        self.socket = socket
+        self.socket = place
         self._api: _Api | None = None
         self._version: Version | None = None
 
@@ -353,20 +351,21 @@ class DockerClient:
     # How it is asked.
 
     def _connect(self) -> _Api:
+        # The library leaves a socket behind that does not connect, and hides why it does not.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as knock:
+            knock.settimeout(_SECONDS)
+            knock.connect(self.socket)
         if self._api is None:
             import docker  # noqa: PLC0415 - a third of a second, and only projects with containers
 
-            _ = os.stat(self.socket)  # else the library speaks of a connection that was aborted
-            made: object = docker.APIClient(  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - it has no types
+            made: object = docker.APIClient(
                 base_url=f"unix://{self.socket}", version="auto", timeout=_SECONDS
             )
             self._api = cast("_Api", made)
         return self._api
 
     @contextmanager
-    def _asking(
-        self, what: str, *, missing: bool = False, refusal: str = ""
-    ) -> Generator[_Api]:
+    def _asking(self, what: str, *, missing: bool = False, refusal: str = "") -> Generator[_Api]:
         """Ask the engine something.
 
         Args:
@@ -376,8 +375,6 @@ class DockerClient:
         """
         try:
             import docker.errors  # noqa: PLC0415 - as above
-            import requests.exceptions  # noqa: PLC0415 - as above
-            import urllib3.exceptions  # noqa: PLC0415 - as above
         except ImportError as error:  # pragma: no cover - it is among the requirements
             raise ContainerEngineError("Docker's library is not installed") from error
         try:
@@ -385,26 +382,26 @@ class DockerClient:
         except OSError as error:
             # requests' and the library's own errors are OSErrors, too.
             if isinstance(error, docker.errors.APIError):
-                status = cast("int", error.status_code)  # pyright: ignore[reportUnknownMemberType] - no types
+                status = cast("int", error.status_code)
                 if missing and status in {_NOT_FOUND, _CONFLICT}:
                     return
-                said = str(cast("object", error.explanation) or error.__class__.__name__)  # pyright: ignore[reportUnknownMemberType] - the same
+                said = str(cast("object", error.explanation) or error.__class__.__name__)
                 if refusal:
-                    raise ContainerError(f"{refusal}: {_short(said)}", hint=_cure(said)) from None
-                raise ContainerEngineError(f"asked {what}, the container engine said: {_short(said)}") from None
-            raise self._unreachable(error) from None
+                    raise ContainerError(f"{refusal}: {_short(said)}", hint=cure_of(said)) from None
+                raise ContainerEngineError(
+                    f"asked {what}, the container engine said: {_short(said)}"
+                ) from None
+            raise self.unreachable(error) from None
         except docker.errors.DockerException as error:
-            raise self._unreachable(error) from None
-        except urllib3.exceptions.HTTPError as error:
-            raise self._unreachable(error) from None
+            raise self.unreachable(error) from None
 
-    def _unreachable(self, error: BaseException) -> ContainerEngineError:
+    def unreachable(self, error: BaseException) -> ContainerEngineError:
         """Say why the engine cannot be asked, and what to do about it."""
         self._version = None
         api, self._api = self._api, None
         if api is not None:
             api.close()
-        cause = _cause(error)
+        cause = cause_of(error)
         match cause:
             case errno.ENOENT:
                 return ContainerEngineError(
@@ -430,7 +427,7 @@ class DockerClient:
                 )
 
 
-def _cause(error: BaseException) -> int | None:
+def cause_of(error: BaseException) -> int | None:
     """Find the number of the system's error among what led to this one."""
     seen: BaseException | None = error
     for _ in range(10):
@@ -438,7 +435,8 @@ def _cause(error: BaseException) -> int | None:
             return None
         if isinstance(seen, OSError) and seen.errno is not None:
             return seen.errno
-        inner = next((each for each in seen.args if isinstance(each, BaseException)), None)
+        words = cast("tuple[object, ...]", seen.args)
+        inner = next((each for each in words if isinstance(each, BaseException)), None)
         reason: object = getattr(seen, "reason", None)
         if isinstance(reason, BaseException):
             inner = reason
@@ -451,7 +449,7 @@ def _short(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in line[:300])
 
 
-def _cure(said: str) -> str:
+def cure_of(said: str) -> str:
     """Tell what to do about some refusals."""
     text = said.lower()
     if "no space left" in text:

@@ -32,7 +32,10 @@ umask %s
 set -a
 . {CHANNEL}/env
 set +a
-[ "${{BANDMASTER_LAUNCH-}}" = whole ] || {{ echo "container: the launch was cut off" >&2; exit 78; }}
+[ "${{BANDMASTER_LAUNCH-}}" = whole ] || {{
+    echo "container: the launch was cut off" >&2
+    exit 78
+}}
 unset BANDMASTER_LAUNCH
 """
 _STDIO: Final = f'exec "$0" "$@" <>{CHANNEL}/in 1<>{CHANNEL}/out\n'
@@ -65,7 +68,7 @@ def container_name(project: str, workload: str) -> str:
 
 
 def fill_inside(text: str) -> str:
-    """Put into an argument or a variable where a server inside listens: always at the same place."""
+    """Put into an argument or a variable where a server inside listens."""
     return text.replace("{socket}", SOCKET).replace("{port}", str(PORT))
 
 
@@ -143,9 +146,7 @@ def configuration(  # noqa: PLR0913 - each is a thing of its own
             "Mounts": mounts,
             "NetworkMode": network,
             "ReadonlyRootfs": True,
-            "Tmpfs": {
-                each: f"{_SANDBOX},size={container.tmp},mode=1777" for each in in_memory
-            },
+            "Tmpfs": dict.fromkeys(in_memory, f"{_SANDBOX},size={container.tmp},mode=1777"),
             "RestartPolicy": {"Name": "no"},
             "LogConfig": {"Type": "local", "Config": {"max-size": "1m", "max-file": "3"}},
             **hardening(container.memory, container.cpus, container.pids),

@@ -105,6 +105,8 @@ class EventReader:
                     tell(self._died(event.actor.id, event.actor.attributes.get("exitCode", "")))
         except ContainerEngineError as error:
             tell(Lost(error))
+        except StopIteration:
+            tell(Lost(ContainerEngineError("the container engine is gone")))
         except Exception:  # noqa: BLE001 - whatever a stream ends with: the engine, or its connection
             tell(Lost(ContainerEngineError("the container engine ended the stream of its events")))
 

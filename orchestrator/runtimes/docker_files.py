@@ -86,6 +86,11 @@ class DockerFiles:
         """Tell whether a workload is, or was meant to be, a container."""
         return self.seat(name).is_dir()
 
+    @property
+    def has_seats(self) -> bool:
+        """Whether there are, or were, containers that nobody has stopped."""
+        return self._seats.is_dir() and any(each.is_dir() for each in self._seats.iterdir())
+
     def socket(self, name: str) -> Path:
         """The socket on which a server may serve HTTP."""
         return self._files.http_socket(name)

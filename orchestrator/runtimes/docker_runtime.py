@@ -329,6 +329,22 @@ class DockerRuntime(Runtime):
         self._files.forget_all()
         return bool(swept)
 
+    async def end_lost(self, socket: str) -> int:
+        """End every container of a project whose state was deleted under them.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            ContainerEngineError: The engine cannot be asked.
+        """
+        client, mine = DockerClient(socket), f"{PROJECT}={self._files.project}"
+        found = await anyio.to_thread.run_sync(client.list, mine)
+        for each in found:
+            await anyio.to_thread.run_sync(client.remove, each.id)
+        await anyio.to_thread.run_sync(self._networks.clear, client)
+        return len(found)
+
     # --- one container -----------------------------------------------------------------------
 
     async def _begin(self, workload: WorkloadName, name: str, identifier: str) -> None:
@@ -475,17 +491,21 @@ class DockerRuntime(Runtime):
         """Take the engine that a workload asks for.
 
         Raises:
+            ContainerEngineError: It cannot be asked.
             ContainerError: Containers of this project are on another one.
         """
         known = self._files.engine()
         if known != socket:
-            if known and await self.observe():
+            if known and self._files.has_seats and await self.observe():
                 raise ContainerError(
                     f"this project has containers on the engine at {known}, and `docker: socket:` "
                     f"is {socket} now",
                     hint="`agents down`, then `agents up`.",
                 )
-            self._client = None
+            client = DockerClient(socket)
+            # One that was never reached is not remembered as one that may have containers.
+            _ = await anyio.to_thread.run_sync(client.version, limiter=self._limiter)
+            self._client = client
             self._files.set_engine(socket)
 
     def _connected(self) -> DockerClient:

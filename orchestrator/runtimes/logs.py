@@ -4,17 +4,20 @@ Instances append to their logs themselves, so that they outlive the engine. A lo
 is copied and emptied: whoever has it open goes on at its new beginning.
 """
 
-import shutil
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 LIMIT_BYTES: Final = 10 * 1024 * 1024
 KEPT: Final = 3
+# A server may write anywhere in its log: what it made of it may be longer than any disk.
+_MOST: Final = 4
+_PIECE_BYTES: Final = 1024 * 1024
 
 
 def rotate(log: Path, limit: int = LIMIT_BYTES, kept: int = KEPT) -> bool:
-    """Keep a copy of a log that is too large, and empty it.
+    """Keep a copy of a log that is too large, and empty it; of one far too large, of its end.
 
     Lines that are written in the moment between the copy and the emptying are lost.
 
@@ -35,7 +38,11 @@ def rotate(log: Path, limit: int = LIMIT_BYTES, kept: int = KEPT) -> bool:
         with suppress(FileNotFoundError):
             _ = _copy_of(log, number).rename(_copy_of(log, number + 1))
     fresh = _copy_of(log, 0)
-    _ = shutil.copyfile(log, fresh)
+    with log.open("rb") as old, fresh.open("wb") as copy:
+        most = _MOST * limit
+        _ = old.seek(max(0, old.seek(0, os.SEEK_END) - most))
+        while most > 0 and (piece := old.read(min(most, _PIECE_BYTES))):
+            most -= copy.write(piece)
     fresh.chmod(0o600)
     _ = fresh.rename(_copy_of(log, 1))
     with log.open("r+b") as file:

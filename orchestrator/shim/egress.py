@@ -179,6 +179,8 @@ class EgressProxy:
                     await _answer(client, error)
         except (OSError, anyio.BrokenResourceError, anyio.EndOfStream):
             pass  # the client went away, and there is nobody to tell
+        except Exception as error:  # noqa: BLE001  one connection's trouble is not another's
+            self._write(decision="fail", reason="unexpected", error=type(error).__name__)
         finally:
             self._open -= 1
 

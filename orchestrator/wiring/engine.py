@@ -1,8 +1,10 @@
 """The process engine of a project, and the gateway's address; light enough for any command."""
 
 import socket
+from pathlib import Path
 from typing import Final, cast
 
+from orchestrator.errors import ContainerEngineError
 from orchestrator.model.desired import GatewaySettings
 from orchestrator.paths import Paths
 from orchestrator.runtimes.docker_runtime import DockerRuntime
@@ -17,8 +19,17 @@ def engine_of(paths: Paths) -> Engine:
     return Engine(EngineFiles(paths.run, paths.logs))
 
 
-async def end_containers(paths: Paths) -> bool:
+def is_lost(paths: Paths, socket: str) -> bool:
+    """Tell whether containers may be there whose state was deleted."""
+    return not paths.run.is_dir() and Path(socket).exists()
+
+
+async def end_containers(paths: Paths, socket: str) -> bool:
     """End every container of a project, where it ever had one.
+
+    Args:
+        paths: Where the project keeps what.
+        socket: The engine to ask if its state was deleted under it.
 
     Returns:
         Whether there was any.
@@ -26,7 +37,13 @@ async def end_containers(paths: Paths) -> bool:
     Raises:
         ContainerEngineError: Its engine cannot be asked.
     """
-    return await DockerRuntime(EngineFiles(paths.run, paths.logs)).end_all()
+    runtime = DockerRuntime(EngineFiles(paths.run, paths.logs))
+    if not is_lost(paths, socket):
+        return await runtime.end_all()
+    try:
+        return bool(await runtime.end_lost(socket))
+    except ContainerEngineError:
+        return False  # nobody knows that there was any
 
 
 def bind(listening: GatewaySettings, last_port: int = 0) -> socket.socket:

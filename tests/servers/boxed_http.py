@@ -4,9 +4,9 @@
     --port N        listens on a port of all addresses
 
 Tools: `echo` gives its arguments back, `reach` tries a connection to `host` and `port`, `through`
-asks the proxy that its variables name for a tunnel to `host` and `port` and tells the answer's first
-line, `fill` takes `bytes` bytes of memory, `write` writes `bytes` bytes to the file `path`, `whoami`
-tells what it may do.
+asks the proxy that its variables name for a tunnel there and tells the answer's first line, `fill`
+takes `bytes` bytes of memory, `write` writes `bytes` bytes to the file `path`, `whoami` tells what
+it may do.
 """
 
 import argparse
@@ -89,9 +89,13 @@ def answer(message: Message) -> Message | None:
                 "serverInfo": {"name": "boxed", "version": "1"},
             }
         case "tools/list":
-            result = {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in NAMES]}
+            result = {
+                "tools": [{"name": name, "inputSchema": {"type": "object"}} for name in NAMES]
+            }
         case "tools/call":
-            text = call(str(params["name"]), cast("dict[str, object]", params.get("arguments") or {}))
+            text = call(
+                str(params["name"]), cast("dict[str, object]", params.get("arguments") or {})
+            )
             result = {"content": [{"type": "text", "text": text}]}
         case "ping":
             result = {}
@@ -125,9 +129,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    do_DELETE = do_GET
+    def do_DELETE(self) -> None:
+        """Keep no sessions."""
+        self.do_GET()
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 # pyright: ignore[reportImplicitOverride] - its name; there is no library here
         """Say nothing."""
 
 
@@ -136,10 +142,9 @@ class OnSocket(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     daemon_threads = True
 
-    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:  # pyright: ignore[reportImplicitOverride] - as above
         """Accept; a unix socket has no address of a client."""
-        connection, _ = self.socket.accept()
-        return connection, ("local", 0)
+        return self.socket.accept()[0], ("local", 0)
 
 
 class OnPort(socketserver.ThreadingMixIn, socketserver.TCPServer):

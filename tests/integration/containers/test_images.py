@@ -311,6 +311,18 @@ def test_base_image_is_made_once(engine: Engine, prefix: str) -> None:
     assert engine.run(*words, "python3", "-c", program) == "True"
 
 
+def test_leftovers_of_a_killed_run(engine: Engine, images: dict[str, str], prefix: str) -> None:
+    """What a run left that was killed is removed by the next one; what somebody uses is not."""
+    with subprocess.Popen(["true"]) as ended:
+        gone = f"bmt-{ended.pid}-{prefix}"
+    for name in (gone, prefix):
+        _ = engine.run("create", "--name", name, images["bandmaster"])
+    engine.sweep()
+    names = engine.run("ps", "-a", "--format", "{{.Names}}").split()
+    assert gone not in names
+    assert prefix in names
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_bill_of_materials(engine: Engine, images: dict[str, str], name: str) -> None:
     """What is installed in an image is what the lock names, version by version."""

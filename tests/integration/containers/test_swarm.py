@@ -115,7 +115,7 @@ class Swarm:
     def deploy(self, *words: str) -> None:
         """Render the stack and deploy it; returns when every service is as it says."""
         out = self.folder / "swarm"
-        image = ("--image", self.images["bandmaster"])
+        image = ("--name", "lab", "--image", self.images["bandmaster"])
         _ = agents("render", "swarm", "--project", self.folder, "--out", out, *image, *words)
         _ = self.docker(
             *("stack", "deploy", "--detach=false", "--resolve-image", "never"),
@@ -231,12 +231,6 @@ def missing() -> str:
     for program in ("docker", "dockerd", "docker-registry", "ip", "iptables", "nsenter"):
         if shutil.which(program) is None:
             return f"there is no {program}; scripts/dev-services installs it"
-    for name in IMAGES:
-        found = subprocess.run(
-            ["docker", "image", "inspect", f"{name}:test"], capture_output=True, check=False
-        )
-        if found.returncode:
-            return f"there is no image {name}:test; scripts/images test builds it"
     return ""
 
 
@@ -267,8 +261,9 @@ def registry(folder: Path) -> Generator[int]:
 
 
 @pytest.fixture(scope="module")
-def swarm() -> Generator[Swarm]:
+def swarm(images: dict[str, str]) -> Generator[Swarm]:
     """Deploy two roles on two nodes."""
+    assert images.keys() >= set(IMAGES)
     if reason := missing():
         if os.environ.get("BANDMASTER_TEST_ALL"):
             pytest.fail(reason)

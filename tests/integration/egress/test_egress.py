@@ -255,6 +255,24 @@ async def test_a_resolver_that_hangs_is_502() -> None:
             assert answer.startswith("HTTP/1.1 502 ")
 
 
+async def test_an_unexpected_failure_ends_one_connection() -> None:
+    """A mistake of ours closes the connection that met it, is logged, and others go on."""
+
+    class Broken(Names):
+        @override
+        async def __call__(self, host: str, port: int) -> Sequence[str]:
+            del host, port
+            raise LookupError
+
+    with anyio.fail_after(LONGEST):
+        async with proxy([Destination("a.example", 443)], names=Broken()) as proxied:
+            with suppress(anyio.BrokenResourceError):
+                assert await proxied.tell("CONNECT a.example:443 HTTP/1.1\r\n\r\n") == ""
+            answer = await proxied.tell("CONNECT b.example:443 HTTP/1.1\r\n\r\n")
+            assert answer.startswith("HTTP/1.1 403 ")
+            assert [each["reason"] for each in proxied.decisions] == ["unexpected", "not-listed"]
+
+
 async def test_a_credential_is_asked_for_before_anything_is_told() -> None:
     """Without the right one it is 407 for any host, and no credential is in the log."""
     with anyio.fail_after(LONGEST):

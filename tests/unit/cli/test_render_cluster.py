@@ -24,8 +24,8 @@ ROOT: Final = Path(__file__).parents[3]
 def project() -> Generator[Path]:
     """Copy the stock roles."""
     place = Path(tempfile.mkdtemp(prefix="bm-", dir="/tmp"))
-    shutil.copytree(ROOT / "roles", place / "roles")
-    yield place
+    shutil.copytree(ROOT / "roles", place / "project/roles")
+    yield place / "project"
     shutil.rmtree(place)
 
 
@@ -87,6 +87,14 @@ def test_a_generation_is_part_of_the_secrets_name(project: Path) -> None:
     for wrong in ("executor", "executor=0", "executor=x", "nobody=2"):
         with pytest.raises(SettingsError, match="--generation"):
             _ = render(project, "kubernetes", "--generation", wrong)
+
+
+def test_a_project_whose_directory_is_no_name_is_given_one(project: Path) -> None:
+    """The name becomes a label, so not every directory's will do."""
+    odd = project.rename(project.parent / "My Agents")
+    with pytest.raises(SettingsError, match="my agents"):
+        _ = render(odd, "swarm")
+    assert render(odd, "swarm", "--name", "my-agents").startswith("0 ")
 
 
 def test_nothing_is_written_for_what_cannot_run_so(project: Path) -> None:

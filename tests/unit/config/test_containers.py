@@ -48,7 +48,8 @@ def boxed(server: Replace, role: Replace) -> None:
     role("server: shop\n", "server: shop\nruntime: container\n")
 
 
-def test_what_a_container_is_told(boxed: None, root: Path) -> None:
+@pytest.mark.usefixtures("boxed")
+def test_what_a_container_is_told(root: Path) -> None:
     """Placeholders mean the places inside; limits and directories are the file's, user too."""
     spec = check_project(root, None, ()).desired.roles[RoleName("clerk")]
     assert spec.argv == ("shop", "--data", "/var/lib/shop")
@@ -73,27 +74,46 @@ def test_the_same_server_as_a_process(server: Replace, root: Path) -> None:
     assert spec.argv[1:] == ("-m", "shop")
 
 
-def test_a_bootstrap_is_a_process_where_it_can_be(boxed: None, root: Path) -> None:
+@pytest.mark.usefixtures("boxed")
+def test_a_bootstrap_is_a_process_where_it_can_be(root: Path) -> None:
     """What is done once before roles start is done by a process of the server's program."""
     (bootstrap,) = check_project(root, None, ()).desired.bootstraps.values()
     assert bootstrap.spec.container is None
 
 
-def test_a_bootstrap_without_a_program(boxed: None, server: Replace, root: Path) -> None:
+@pytest.mark.usefixtures("boxed")
+def test_a_bootstrap_without_a_program(server: Replace, root: Path) -> None:
     """Without a program for processes a bootstrap runs in a container like the roles."""
     server('  command: ["{python}", -m, shop]\n', "")
     (bootstrap,) = check_project(root, None, ()).desired.bootstraps.values()
     assert bootstrap.spec.container is not None
 
 
+@pytest.mark.usefixtures("boxed")
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (f"shop@{DIGEST}", "shop:1.2", "12:10: container.image: is a tag, which may be another image"),
-        (f"shop@{DIGEST}", "Shop Image", "12:10: container.image: this is not a proper name; an image"),
+        (
+            f"shop@{DIGEST}",
+            "shop:1.2",
+            "12:10: container.image: is a tag, which may be another image",
+        ),
+        (
+            f"shop@{DIGEST}",
+            "Shop Image",
+            "12:10: container.image: this is not a proper name; an image",
+        ),
         ("cpus: 2", "cpus: 0", "19:9: container.cpus: has the wrong length or size; at least 0.01"),
-        ("memory: 1GiB", "memory: 1GB", "18:11: container.memory: a size is a number with KiB, MiB"),
-        ("memory: 1GiB", "memory: 0MiB", "18:11: container.memory: a size has to be more than nothin"),
+        (
+            "memory: 1GiB",
+            "memory: 1GB",
+            "18:11: container.memory: a size is a number with KiB, MiB",
+        ),
+        (
+            "memory: 1GiB",
+            "memory: 0MiB",
+            "18:11: container.memory: a size has to be more than nothin",
+        ),
         ("cpus: 2", "user: '0'", "19:9: container.user: `0` is not a proper name; a user's name"),
         (
             '"{state}/shop": /var/lib/shop',
@@ -111,21 +131,33 @@ def test_a_bootstrap_without_a_program(boxed: None, server: Replace, root: Path)
             "17:5: container.keep.?: is where Bandmaster keeps its own; name another",
         ),
         (": /goods", ": /var/lib/shop", "has this place inside too; name another one"),
-        (": /goods", ": /proc/x", "this place inside the container is taken; name another one"),
+        (": /goods", ": /proc/x", "this place inside the container is taken; name another"),
         (": /goods", ": ../x", "a place inside a container is an absolute path"),
         (
             '--data, "{state}/shop"',
             '--data, "{state}/till"',
             "13:27: container.command[2]: nothing of {state} is inside the container there; `keep:`",
         ),
-        ("{project}/goods/today", "{projekt}", "14:21: container.env.SHOP_PLACE: unknown placeholder"),
-        ("SHOP_PLACE:", "SHOP_BANDS:", "14:9: container.env.SHOP_BANDS: Bandmaster sets this variab"),
+        (
+            "{project}/goods/today",
+            "{projekt}",
+            "14:21: container.env.SHOP_PLACE: unknown placeholder",
+        ),
+        (
+            "SHOP_PLACE:",
+            "SHOP_BANDS:",
+            "14:9: container.env.SHOP_BANDS: Bandmaster sets this variab",
+        ),
         (
             'SHOP_PLACE: "{project}/goods/today"',
             "SHOP_TOKEN: canary-0pen-sesame",
             "14:21: container.env.SHOP_TOKEN: looks like a secret; put it under",
         ),
-        ("--data,", "--api-key=canary,", "13:19: container.command[1]: looks like a secret, and every"),
+        (
+            "--data,",
+            "--api-key=canary,",
+            "13:19: container.command[1]: looks like a secret, and every",
+        ),
         (
             '  command: ["{python}", -m, shop]\n',
             "  transport: http\n",
@@ -133,8 +165,8 @@ def test_a_bootstrap_without_a_program(boxed: None, server: Replace, root: Path)
         ),
     ],
 )
-def test_mistakes_of_a_server(  # noqa: PLR0913 - fixtures
-    boxed: None, server: Replace, complaints: Complaints, old: str, new: str, message: str
+def test_mistakes_of_a_server(
+    server: Replace, complaints: Complaints, old: str, new: str, message: str
 ) -> None:
     """Each mistake in what is said of a container is told with its place and a cure."""
     server(old, new)
@@ -143,10 +175,15 @@ def test_mistakes_of_a_server(  # noqa: PLR0913 - fixtures
     assert "canary" not in str(found)
 
 
+@pytest.mark.usefixtures("boxed")
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("runtime: container", "egress: [a.example:443]", "egress: a process can reach whatever this"),
+        (
+            "runtime: container",
+            "egress: [a.example:443]",
+            "egress: a process can reach whatever this",
+        ),
         ("runtime: container", "runtime: box", "runtime: `box` is not possible here"),
         (
             "runtime: container",
@@ -165,8 +202,8 @@ def test_mistakes_of_a_server(  # noqa: PLR0913 - fixtures
         ),
     ],
 )
-def test_mistakes_of_a_role(  # noqa: PLR0913 - fixtures
-    boxed: None, role: Replace, complaints: Complaints, old: str, new: str, message: str
+def test_mistakes_of_a_role(
+    role: Replace, complaints: Complaints, old: str, new: str, message: str
 ) -> None:
     """The same for roles."""
     role(old, new)
@@ -175,7 +212,8 @@ def test_mistakes_of_a_role(  # noqa: PLR0913 - fixtures
     assert message in found[0]
 
 
-def test_destinations(boxed: None, root: Path, role: Replace, complaints: Complaints) -> None:
+@pytest.mark.usefixtures("boxed")
+def test_destinations(root: Path, role: Replace, complaints: Complaints) -> None:
     """With an image for the proxy a role may list destinations, each once, no wildcard address."""
     (root / "agents.yaml").write_text(f"docker: {{image: {DIGEST}}}\n")
     role("runtime: container", "runtime: container\negress: [A.example:443, '[::1]:80']")
@@ -206,9 +244,8 @@ def test_a_process_without_a_program(server: Replace, complaints: Complaints) ->
     assert "server: the server shop names no program for processes" in found
 
 
-def test_roles_that_share_files(
-    boxed: None, root: Path, server: Replace, complaints: Complaints
-) -> None:
+@pytest.mark.usefixtures("boxed")
+def test_roles_that_share_files(root: Path, server: Replace, complaints: Complaints) -> None:
     """Where files are shared, all roles run in the same way."""
     server("  accepts:\n", "  shares_files: true\n  accepts:\n")
     text = (root / "roles/clerk.yaml").read_text()
@@ -240,7 +277,9 @@ def test_images() -> None:
 def test_the_longest_kept_directory_counts() -> None:
     """Of two kept directories the inner one decides, and a longer name is another directory."""
     places = InsidePlaces({"{state}/a": "/a", "{state}/a/b": "/b"}, "clerk")
-    assert places.fill("{state}/a/b/c:{state}/a/x:{state}/ab:{role}") == "/b/c:/a/x:{state}/ab:clerk"
+    assert (
+        places.fill("{state}/a/b/c:{state}/a/x:{state}/ab:{role}") == "/b/c:/a/x:{state}/ab:clerk"
+    )
 
 
 def test_schemas_write_sizes_as_people_do() -> None:

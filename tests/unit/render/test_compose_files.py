@@ -127,9 +127,9 @@ def test_a_secret_is_a_file_whose_name_has_its_generation(name: str) -> None:
     body = cast(
         "Mapping[str, Mapping[str, Object]]", yaml.safe_load((ROOT / "compose" / name).read_text())
     )
-    for service in cast("Mapping[str, Object]", body["services"]).values():
-        given = cast("Object", service).get("environment", {})
-        assert not {"MPC_AGENT_TOKEN", "WALLETSUITE_PASSPHRASE"} & cast("Object", given).keys()
+    for service in body["services"].values():
+        given = cast("Object", service.get("environment", {}))
+        assert not {"MPC_AGENT_TOKEN", "WALLETSUITE_PASSPHRASE"} & given.keys()
     for secret in body.get("secrets", {}).values():
         assert [*secret] == ["file"]
         assert re.search(r"/[A-Z_]+\.g(1|\$\{[A-Z_]+_GENERATION:-1\})$", str(secret["file"]))

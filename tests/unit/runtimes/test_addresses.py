@@ -24,8 +24,13 @@ PATHS = st.text("abcXYZ012._~/-").map(lambda text: f"/{text}")
 
 @given(PATHS, st.integers(1, 65_535))
 def test_an_address_is_read_as_it_was_written(path: str, port: int) -> None:
-    """Both kinds of address survive being written into a record."""
-    for address in (Address(path, port=port), Address(path, socket="/run/a:b/http.sock")):
+    """All kinds of address survive being written into a record."""
+    for address in (
+        Address(path, port=port),
+        Address(path, socket="/run/a:b/http.sock"),
+        Address(path, port=port, host="10.0.0.7"),
+        Address(path, port=port, host="fd00::7", name="till.example"),
+    ):
         assert Address.parse(str(address)) == address
 
 
@@ -42,6 +47,11 @@ def test_an_address_is_read_as_it_was_written(path: str, port: int) -> None:
         "http://127.0.0.1:80@192.0.2.1:80/mcp",
         "unix:relative:/mcp",
         "unix:/run/http.sock",
+        "elsewhere:10.0.0.7:80/mcp",
+        "elsewhere:till=10.0.0.7:80/mcp",
+        "elsewhere:tillhttp://10.0.0.7:80/mcp",
+        "elsewhere:a b=http://10.0.0.7:80/mcp",
+        "elsewhere:http://10.0.0.7:0/mcp",
     ],
 )
 def test_anything_else_is_no_address(text: str) -> None:
@@ -54,6 +64,7 @@ def test_the_host_header_is_one_that_servers_let_in() -> None:
     """Servers that check it know loopback names with a port only."""
     assert Address("/mcp", socket="/x").authority == "localhost:80"
     assert Address("/mcp", port=81).authority == "127.0.0.1:81"
+    assert Address("/mcp", port=81, host="10.0.0.7", name="till").authority == "till:81"
 
 
 def test_listeners_are_read_from_the_kernels_table() -> None:

@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 import threading
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast, final
 
@@ -66,7 +65,7 @@ class Boxes:
             fields: What differs from the usual, `container` only in parts.
         """
         script = [str(SERVERS / program[0]), *program[1:]] if program else []
-        container = {
+        container: Object = {
             "image": self.image,
             "user": "mcp",
             "keep": {},
@@ -161,6 +160,7 @@ def client() -> Callable[..., str]:
 @pytest.fixture
 def build(box: str) -> Generator[Callable[[str], str]]:
     """Build images from a few lines; they are removed in the end."""
+    assert box  # there is an engine
     made: list[str] = []
 
     def make(text: str) -> str:
@@ -184,6 +184,7 @@ class Relay:
         """Listen."""
         self.place = place
         self._open: list[socket.socket] = []
+        self._workers: list[threading.Thread] = []
         self._listener: socket.socket | None = None
         self.mend()
 
@@ -205,16 +206,29 @@ class Relay:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
         self._open.clear()
+        for worker in self._workers:
+            worker.join(SECONDS)
+        self._workers.clear()
 
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
-                client, _ = listener.accept()
+                client = listener.accept()[0]
                 server = socket.socket(socket.AF_UNIX)
                 server.connect(SOCKET)
                 self._open += [client, server]
-                for one, other in ((client, server), (server, client)):
-                    threading.Thread(target=_pump, args=(one, other), daemon=True).start()
+                worker = threading.Thread(target=_join, args=(client, server), daemon=True)
+                worker.start()
+                self._workers.append(worker)
+
+
+def _join(client: socket.socket, server: socket.socket) -> None:
+    """Carry both directions until one ends."""
+    with client, server:
+        back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+        back.start()
+        _pump(client, server)
+        back.join(SECONDS)
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
@@ -247,5 +261,3 @@ def own_addresses() -> list[str]:
     """Tell this machine's addresses but the loopback's."""
     words = subprocess.run(["hostname", "-I"], check=True, capture_output=True, text=True).stdout
     return [word for word in words.split() if ":" not in word]
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tarfile
 from typing import TYPE_CHECKING
 
 import anyio
@@ -49,8 +50,6 @@ async def test_an_image_of_another_machine(boxes: Boxes, client: Callable[..., s
     folder.mkdir()
     (folder / "file").touch()
     archive = boxes.root / "a.tar"
-    import tarfile  # noqa: PLC0415 - for this test alone
-
     with tarfile.open(archive, "w") as tar:
         tar.add(folder, ".")
     image = client("import", "--platform", "linux/s390x", str(archive))
@@ -63,7 +62,7 @@ async def test_an_image_of_another_machine(boxes: Boxes, client: Callable[..., s
 
 async def test_an_image_without_a_shell(boxes: Boxes, build: Callable[[str], str]) -> None:
     """Without a shell nothing could read the environment: the image is refused with that reason."""
-    image = build("FROM scratch\nLABEL a=b\nCMD [\"/x\"]\n")
+    image = build('FROM scratch\nLABEL a=b\nCMD ["/x"]\n')
     error = await refused(boxes, image=image)
     assert "has no /bin/sh" in str(error)
 
@@ -88,9 +87,7 @@ async def test_a_kept_directory_of_somebody_else(boxes: Boxes) -> None:
     assert "is a link" in str(await refused(boxes, keep={str(link): "/var/lib/x"}))
 
 
-async def test_a_name_that_somebody_else_has(
-    boxes: Boxes, client: Callable[..., str]
-) -> None:
+async def test_a_name_that_somebody_else_has(boxes: Boxes, client: Callable[..., str]) -> None:
     """Somebody else's container of the same name is never touched, and is named."""
     spec = boxes.spec("scripted.py")
     name = boxes.name(spec.name)
@@ -112,7 +109,7 @@ async def test_a_program_that_is_not_in_the_image(
     boxes: Boxes, build: Callable[[str], str]
 ) -> None:
     """An image that says nothing of what to start needs a command."""
-    image = build(f"FROM bandmaster-base:test\nCMD []\nENTRYPOINT []\n")  # noqa: F541
+    image = build("FROM bandmaster-base:test\nCMD []\nENTRYPOINT []\n")
     spec = boxes.spec(container={"image": image})
     with anyio.fail_after(SECONDS), pytest.raises(ContainerError, match="names no program"):
         await boxes.runtime.start(spec)
@@ -142,7 +139,10 @@ async def test_no_engine(boxes: Boxes, dead_socket: str) -> None:
 async def test_another_engine_while_containers_run(boxes: Boxes) -> None:
     """Another socket in agents.yaml is refused while the first engine has containers of ours."""
     process = await boxes.run(boxes.spec("scripted.py"))
-    with anyio.fail_after(SECONDS), pytest.raises(ContainerError, match="agents|docker: socket:"):
+    with (
+        anyio.fail_after(SECONDS),
+        pytest.raises(ContainerError, match="has containers on the engine at"),
+    ):
         await boxes.runtime.start(
             boxes.spec("scripted.py", role="other", container={"engine": "/other.sock"})
         )

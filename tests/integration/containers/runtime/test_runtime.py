@@ -26,10 +26,12 @@ from orchestrator.runtimes.identity import is_alive
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from orchestrator.model.base import JsonObject
+    from orchestrator.runtimes.base import Process
     from tests.integration.containers.runtime.conftest import Boxes, Relay
 
 CANARY = "canary-77e0b1"
-ODD = f"{CANARY} it's \"quoted\" $HOME `id` \\ \n second line \t Ăşçü \x81\x88 end"
+ODD = f'{CANARY} it\'s "quoted" $HOME `id` \\ \n second line \t Ăşçü \x81\x88 end'
 SECONDS = 60.0
 SOON = timedelta(seconds=2)
 
@@ -59,7 +61,7 @@ async def test_values_arrive_and_nobody_else_learns_them(
 ) -> None:
     """Variables arrive byte by byte; neither the engine nor its files know any, nor do ours."""
     spec = boxes.spec(
-        "program.py", "environment", f"{boxes.root}/seen",
+        "program.py", "report", f"{boxes.root}/seen",
         env={"PLAIN": f"{ODD} 1", "EMPTY": ""},
         secrets={"KEY": "env:KEY"},
         container={"keep": {str(boxes.root): str(boxes.root)}},
@@ -69,7 +71,7 @@ async def test_values_arrive_and_nobody_else_learns_them(
         process = await boxes.runtime.launch(spec, {SecretName("KEY"): SecretStr(f"{ODD} 2")})
         while not (boxes.root / "seen").exists():
             await anyio.sleep(0.01)
-    seen = json.loads((boxes.root / "seen").read_text())
+    seen = cast("dict[str, str]", json.loads((boxes.root / "seen").read_text())["env"])
     assert seen["PLAIN"] == f"{ODD} 1"
     assert seen["KEY"] == f"{ODD} 2"
     assert seen["EMPTY"] == ""
@@ -134,19 +136,20 @@ async def test_out_of_memory_is_told(boxes: Boxes) -> None:
     )  # fmt: skip
     process = await boxes.run(spec)
     assert await boxes.call(process, "echo", {"a": 1}) == '{"a": 1}'
+    much: JsonObject = {"bytes": 200_000_000}
     with anyio.fail_after(SECONDS):
         async with aclosing(boxes.runtime.exits()) as feed, anyio.create_task_group() as group:
             assert isinstance(await anext(feed), FeedGap)
-            group.start_soon(_call_in_vain, boxes, process, {"bytes": 200_000_000})
+            group.start_soon(_call_in_vain, boxes, process, much)
             ended = await anext(feed)
+            assert isinstance(ended, WorkloadExit)
+            assert (ended.code, ended.cause) == (-9, "out of memory")
             group.cancel_scope.cancel()
-    assert isinstance(ended, WorkloadExit)
-    assert (ended.code, ended.cause) == (-9, "out of memory")
 
 
-async def _call_in_vain(boxes: Boxes, process: object, arguments: object) -> None:
+async def _call_in_vain(boxes: Boxes, process: Process, arguments: JsonObject) -> None:
     try:
-        _ = await boxes.call(process, "fill", arguments)  # pyright: ignore[reportArgumentType]
+        _ = await boxes.call(process, "fill", arguments)
     except Exception:  # noqa: BLE001 - it dies while it is asked
         await anyio.sleep_forever()
 
