@@ -22,6 +22,8 @@ _INTERPRETERS = (
     (re.compile(r"(ba|da|z|k|)sh"), re.compile(r"-[a-z]*c")),
     (re.compile(r"(python|pypy|ruby|perl|php|lua|node)[0-9.]*"), re.compile(r"-[A-Za-z]*[cemr]")),
 )
+# The namespace of processes that is the machine's own, and no container's.
+_MACHINE = 0xEFFFFFFC
 # A temporary file of `write_atomically`.
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>[1-9][0-9]{0,9})\.tmp", re.DOTALL)
 
@@ -169,12 +171,14 @@ def who_may_write(facts: os.stat_result) -> str | None:
 
 
 def is_read_only(path: Path) -> bool:
-    """Tell whether nobody can write a file by the way that it is reached here.
+    """Tell whether a file is of a mount that nobody writes, in a container.
 
-    So it is in a container, where another user's number means nothing: whoever made the mount has
-    chosen what is there.
+    There another user's number means nothing, and whoever made the mount has chosen what is in it.
+    Elsewhere that user may reach the same file by another way, and write it.
     """
-    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    # Source: Linux, include/linux/proc_ns.h, PROC_PID_INIT_INO.
+    is_inside = Path("/proc/self/ns/pid").stat().st_ino != _MACHINE
+    return is_inside and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def who_may_replace(path: Path) -> tuple[str, Path] | None:

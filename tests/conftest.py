@@ -314,6 +314,10 @@ def box() -> str:
             pytest.fail("scripts/dev-services has not started an engine for containers")
         pytest.skip("no engine for containers runs (scripts/dev-services)")
     script = Path(__file__).parent / "servers" / "box.py"
+    if script.is_relative_to("/tmp"):  # noqa: S108 - what is there inside is an empty one
+        if os.environ.get("BANDMASTER_TEST_ALL"):
+            pytest.fail("a checkout below /tmp is hidden in containers; put it elsewhere")
+        pytest.skip("a checkout below /tmp is hidden in containers")
     made = subprocess.run([sys.executable, str(script)], check=True, capture_output=True, text=True)
     return made.stdout.strip()
 

@@ -83,9 +83,9 @@ class Stack:
         """
         return run(self.command(*words))
 
-    def containers(self, service: str) -> list[str]:
-        """Tell the containers of a service that run."""
-        return self.run("ps", "-q", service).split()
+    def containers(self, service: str, *, ended: bool = False) -> list[str]:
+        """Tell the containers of a service that run, or also those that have ended."""
+        return self.run("ps", "-q", *(("-a",) if ended else ()), service).split()
 
     def generation(self, role: str) -> int:
         """Tell the generation of a role's secrets."""
@@ -97,6 +97,20 @@ class Stack:
                 hint="Write the number that the newest files of secrets end with, or take it out.",
             )
         return int(text)
+
+    def check_variable(self, role: str) -> None:
+        """Make sure that another generation would be seen.
+
+        Raises:
+            SettingsError: Something else says the generation, and Compose hears that first.
+        """
+        variable = self.roles[role].variable
+        if variable in os.environ:
+            raise SettingsError(
+                f"{variable} is set around this command, so that servers would start with the "
+                "secrets before",
+                hint=f"Unset it; {self.directory / '.env'} is where it is kept.",
+            )
 
     def set_generation(self, role: str, generation: int) -> None:
         """Have whatever is started from now on use other files of secrets."""

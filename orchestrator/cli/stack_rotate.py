@@ -8,7 +8,8 @@ before finish what it has; only then does that one end, and its files with it.
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -106,61 +107,80 @@ def _values(resolver: SecretResolver, spec: WorkloadSpec) -> Mapping[str, Secret
 
 
 def _rotate(stack: Stack, role: str, secrets: Mapping[str, SecretStr]) -> dict[str, object]:
-    """Give one role's server its secrets, if they are others."""
+    """Give one role's server its secrets, if they are others.
+
+    Whatever ends this in the middle, the next one goes on: the generation is written down before
+    a server has it, and the files of those before go last.
+    """
     old = stack.generation(role)
-    place = stack.secrets / stack.roles[role].service
+    one = stack.roles[role]
+    place = stack.secrets / one.service
     found = {name: _read(_file(place, name, old)) for name in secrets}
+    running = stack.containers(one.service)
     if found == {name: value.get_secret_value() for name, value in secrets.items()}:
-        note(f"{role}: nothing is new.")
-        return {"generation": old, "changed": False}
-    new = old if None in found.values() else old + 1
-    make_private_directory(place)
-    for name, value in secrets.items():
-        path = _file(place, name, new)
-        path.unlink(missing_ok=True)
-        write_atomically(path, value.get_secret_value().encode(), mode=_MODE)
-    if new == old:
-        note(f"{role}: the files of its secrets are written.")
-        return {"generation": new, "changed": True}
+        stale = [each for each in stack.containers(one.service, ended=True)
+                 if _generation_of(each) != old]  # fmt: skip
+        if not stale and not (running and _others(place, old)):
+            _forget_others(place, old)
+            note(f"{role}: nothing is new.")
+            return {"generation": old, "changed": False}
+        note(f"{role}: an earlier rotation did not come to its end; it goes on.")
+        new = old
+    else:
+        new = old + 1 if running or None not in found.values() else old
+        if new != old:
+            stack.check_variable(role)
+        make_private_directory(place)
+        for name, value in secrets.items():
+            path = _file(place, name, new)
+            path.unlink(missing_ok=True)
+            write_atomically(path, value.get_secret_value().encode(), mode=_MODE)
+        if new == old:
+            note(f"{role}: the files of its secrets are written.")
+            return {"generation": new, "changed": True}
+        stale = running
     try:
-        before = _begin(stack, role, old, new)
+        _begin(stack, role, stale, new)
     except BaseException:
-        _forget(place, secrets, new)
+        if new != old:  # after its servers, which would not start again without them
+            stack.set_generation(role, old)
+            _forget_others(place, old)
         raise
-    _end(stack, role, before)
-    _forget(place, secrets, old)
+    _end(stack, role, stale)
+    _forget_others(place, new)
     note(f"{role}: generation {new} of its secrets is in use.")
     return {"generation": new, "changed": True}
 
 
-def _begin(stack: Stack, role: str, old: int, new: int) -> list[str]:
-    """Have a server with other secrets serve, beside the one that did.
-
-    Returns:
-        The containers that served before; none if the stack does not run.
+def _begin(stack: Stack, role: str, before: Sequence[str], new: int) -> None:
+    """Have a server with other secrets serve, beside those that did, if any does.
 
     Raises:
         SettingsError: It did not become ready; the one before serves on, with its own files.
     """
     one = stack.roles[role]
-    before = stack.containers(one.service)
     stack.set_generation(role, new)
-    if not before:
-        return before
+    running = stack.containers(one.service)
+    if not running:
+        return
     try:
-        beside = ("--no-deps", "--no-recreate", "--scale", f"{one.service}={len(before) + 1}")
+        count = max(len(running), len({*running} & {*before}) + 1)
+        beside = ("--no-deps", "--no-recreate", "--scale", f"{one.service}={count}")
         _ = stack.run("up", "-d", *beside, "--wait", one.service)
-        [fresh] = set(stack.containers(one.service)) - {*before}
+        fresh = next(each for each in stack.containers(one.service) if each not in before)
         name = run(["docker", "inspect", "-f", "{{.Name}}", fresh]).strip().lstrip("/")
         note(f"{role}: {name} runs beside the one that serves.")
         _ = _attach(stack, role, one.url.replace(f"//{one.service}:", f"//{name}:"))
-    except AgentsError as error:
-        stack.set_generation(role, old)
-        for each in {*stack.containers(one.service)} - {*before}:
+    except BaseException as error:
+        kept = {*running} & {*before}
+        for each in {*stack.containers(one.service, ended=True)} - {*before} if kept else ():
             _ = run(["docker", "rm", "-f", each])
-        error.hint = "The server before serves on, with the secrets that it has."
+        if isinstance(error, AgentsError):
+            error.hint = "The server before serves on, with the secrets that it has."
+        elif kept:  # the gateway may have gone over to the other one
+            with suppress(AgentsError):
+                _attach(stack, role, one.url)
         raise
-    return before
 
 
 def _end(stack: Stack, role: str, before: Sequence[str]) -> None:
@@ -168,13 +188,26 @@ def _end(stack: Stack, role: str, before: Sequence[str]) -> None:
     for each in before:
         _ = run(["docker", "stop", each])
         _ = run(["docker", "rm", each])
-    if before:  # whoever starts the server anew gives its container another name
-        _attach(stack, role, stack.roles[role].url)
+    one = stack.roles[role]
+    if stack.containers(one.service):  # whoever starts it anew gives its container another name
+        _attach(stack, role, one.url)
 
 
-def _forget(place: Path, secrets: Iterable[str], generation: int) -> None:
-    for name in secrets:
-        _file(place, name, generation).unlink(missing_ok=True)
+def _generation_of(container: str) -> int:
+    """Tell the generation of secrets with which a container was made."""
+    label = '{{index .Config.Labels "bandmaster.generation"}}'
+    text = run(["docker", "inspect", "-f", label, container]).strip()
+    return int(text) if text.isdecimal() else 0
+
+
+def _others(place: Path, generation: int) -> list[Path]:
+    """Tell the files of other generations."""
+    return [path for path in place.glob("*.g*") if path.suffix != f".g{generation}"]
+
+
+def _forget_others(place: Path, generation: int) -> None:
+    for path in _others(place, generation):
+        path.unlink(missing_ok=True)
 
 
 def _attach(stack: Stack, role: str, url: str) -> None:

@@ -272,6 +272,10 @@ def _check_reference(
     reference: SecretRef, document: Document, loc: Loc, known: tuple[str, ...]
 ) -> Iterator[FileProblem]:
     """Check the program that tells a secret, if a reference names one."""
+    if ("kept", "true") in reference.options:
+        yield document.problem(
+            loc, "says `kept=true`, which Bandmaster adds for containers itself", "leave it out"
+        )
     if (program := reference.program) is not None:
         yield from _check_words(program.argv, document, (*loc, "command"), known)
         env = {SecretName(key): value for key, value in program.env}

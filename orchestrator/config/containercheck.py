@@ -61,6 +61,12 @@ def _check_keep(container: Container, document: Document) -> Iterator[FileProble
                 loc, f"{quoted(taken[inside])} has this place inside too", "name another one"
             )
         taken[inside] = outside
+        # A link that the container makes in the outer one could lead anywhere.
+        if any(outside.startswith(f"{each}/") for each in container.keep):
+            yield document.problem(
+                loc, "is inside another one, which the container writes itself",
+                "keep the outer one only, or two beside each other", at_key=True,
+            )  # fmt: skip
 
 
 def _foreign(outside: str) -> tuple[str, str] | None:

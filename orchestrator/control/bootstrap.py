@@ -1,7 +1,7 @@
 """What has to be done once for a server, in a short-lived instance that no agent ever reaches."""
 
 import secrets as randomness
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -178,10 +178,11 @@ class Bootstraps:
         spec = task.spec
         if spec.server in self._state.state.bootstrapped:
             _require_generated(spec)
-        for path, size in spec.generate.items():
-            generate(Path(path), size)
-        secrets = await self._resolve(spec.spec)
+        # A container's own directories are made with it, and are its user's.
         await self._runtime.start(spec.spec)
+        for path, size in spec.generate.items():
+            generate(Path(path), size, kept=spec.spec.container.keep if spec.spec.container else ())
+        secrets = await self._resolve(spec.spec)
         process = await self._runtime.launch(spec.spec, secrets)
         ended = partial(task.end_of, process.pid)
         if await unless(ended, lambda: self._call_all(process, spec)) is None:
@@ -212,9 +213,16 @@ def _require_generated(spec: BootstrapSpec) -> None:
         )
 
 
-def generate(path: Path, size: int) -> None:
-    """Make a file of random text, once; one that is there already is kept."""
-    make_private_directory(path.parent)
+def generate(path: Path, size: int, *, kept: Collection[str] = ()) -> None:
+    """Make a file of random text, once; one that is there already is kept.
+
+    Args:
+        path: The file.
+        size: Bytes of randomness.
+        kept: Directories that belong to a container's user.
+    """
+    if str(path.parent) not in kept:
+        make_private_directory(path.parent)
     if not path.exists():
         write_atomically(path, randomness.token_urlsafe(size).encode() + b"\n")
 

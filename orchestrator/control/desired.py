@@ -1,6 +1,7 @@
 """From what the user wrote to what has to run; pure."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -122,6 +123,7 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
                 places(""),
                 baseline(f"{BOOTSTRAP_ROLE}-{role.server}"),
                 docker,
+                is_contained=role.runtime == "container",
             )
     credentials = CredentialPlan(issuers=makers, owners=owners, vault=vault, stores=dict(stores))
     return Desired(gateway=gateway, roles=specs, bootstraps=bootstraps, credentials=credentials)
@@ -213,7 +215,7 @@ def _spec(  # noqa: PLR0913  a private step of the function above
         argv=argv,
         directory=directory,
         env={SecretName(name): value for name, value in sorted(variables.items())},
-        secrets={name: _fill_reference(ref, places) for name, ref in secrets.items()},
+        secrets={name: _fill_reference(ref, places, inside) for name, ref in secrets.items()},
         tools={name: server.tools[name].kind for name in server.tools if name in promised},
         known=frozenset(server.tools),
         cut=server.bands.variable is None,
@@ -233,6 +235,8 @@ def _bootstrap(  # noqa: PLR0913, PLR0917  a private step of the function above
     places: Places,
     baseline: Mapping[str, str],
     docker: Docker,
+    *,
+    is_contained: bool,
 ) -> BootstrapSpec:
     spec = _spec(
         RoleName(BOOTSTRAP_ROLE),
@@ -245,7 +249,7 @@ def _bootstrap(  # noqa: PLR0913, PLR0917  a private step of the function above
         argv=argv,
         places=places,
         baseline=baseline,
-        inside=None if argv else _container(None, server, docker, places),
+        inside=None if argv and not is_contained else _container(None, server, docker, places),
     )
     return BootstrapSpec(
         server=server.server,
@@ -291,8 +295,19 @@ def _needs_mode(server: Server, bands: tuple[BandName, ...]) -> bool:
     return any(server.bands.names.index(band) >= server.bands.names.index(first) for band in bands)
 
 
-def _fill_reference(reference: SecretRef, places: Places) -> SecretRef:
-    return reference.filled(places.fill)
+def _fill_reference(
+    reference: SecretRef, places: Places, inside: ContainerSpec | None
+) -> SecretRef:
+    """Fill a reference; a file that a container keeps may belong to the container's user."""
+    filled = reference.filled(places.fill)
+    is_kept = (
+        inside is not None
+        and filled.scheme == "file"
+        and not filled.options
+        # In it, and no deeper: a directory further inside may be a link.
+        and filled.path.rpartition("/")[0] in inside.keep
+    )
+    return replace(filled, options=(("kept", "true"),)) if is_kept else filled
 
 
 def _fill_call(call: BootstrapCall, places: Places) -> BootstrapCall:

@@ -108,6 +108,8 @@ TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
             http_status=429,
         ),
         errors.RuntimeUnavailableError: _INTERNAL,
+        errors.ContainerEngineError: _INTERNAL,
+        errors.ContainerError: _INTERNAL,
         errors.WorkloadStartError: _INTERNAL,
         errors.WorkloadNotReadyError: _INTERNAL,
         errors.AttestationError: _INTERNAL,

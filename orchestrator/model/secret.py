@@ -75,8 +75,8 @@ _FORMS: Final[Mapping[Scheme, _Form]] = MappingProxyType({
     # A name that itself ends like an option needs the option behind it.
     "file": _Form(
         "file:/absolute/path",
-        rf"file:(?://)?(?P<path>{_PLACE}.+?)(?:\?(?P<query>follow=(?:true|false)))?",
-        {"follow": "true|false"},
+        rf"file:(?://)?(?P<path>{_PLACE}.+?)(?:\?(?P<query>(?:follow|kept)=(?:true|false)))?",
+        {"follow": "true|false", "kept": "true"},
     ),
     "docker-secret": _Form("docker-secret:NAME", rf"docker-secret:(?P<name>{_FILE_NAME})"),
     "systemd-cred": _Form("systemd-cred:NAME", rf"systemd-cred:(?P<name>{_FILE_NAME})"),

@@ -151,6 +151,8 @@ def _bootstrap(server: StackServer) -> Object:
         "restart": "no",
         "network_mode": "none",
         "stdin_open": True,
+        # What it makes is read from its output: the engine must not write that down.
+        "logging": {"driver": "none"},
     }
 
 

@@ -93,7 +93,7 @@ class Emergency:
             LockHeldError: Another engine took the database over.
         """
         while True:
-            undone, self._undone = self._undone, anyio.Event()
+            undone = self._undone = anyio.Event()
             for closure in self._closures.unfinished_closures():
                 if closure.id not in self._busy:
                     with suppress(StateUnwritableError):

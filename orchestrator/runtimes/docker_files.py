@@ -188,10 +188,10 @@ def keep_directory(place: str, user: InsideUser, image_user: str) -> None:
             raise ContainerError(
                 f"{place} is a link, which may lead anywhere", hint="Name the directory itself."
             )
-        is_fresh = not any(path.iterdir())
-        if facts.st_uid != user.user and is_fresh and is_root():
+        if is_root() and not any(path.iterdir()):
             os.chown(path, user.user, user.group, follow_symlinks=False)
-            return
+        # Only now: another role may have been given it meanwhile, and have written to it.
+        facts = path.lstat()
     except OSError as error:
         raise ContainerError(
             f"{place} cannot be kept for the container: {error.strerror}",

@@ -28,7 +28,7 @@ from orchestrator.errors import (
     WorkloadStartError,
 )
 from orchestrator.model.base import JsonObject
-from orchestrator.model.container import PORT, ContainerSpec
+from orchestrator.model.container import CHANNEL, PORT, ContainerSpec
 from orchestrator.model.names import SecretName, WorkloadName
 from orchestrator.model.workload import EngineState, WorkloadExit, WorkloadSpec, WorkloadStatus
 from orchestrator.runtimes.address import Address
@@ -133,7 +133,8 @@ class DockerRuntime(Runtime):
         found: dict[WorkloadName, WorkloadStatus] = {}
         for each in listed:
             name = WorkloadName(each.labels.get(WORKLOAD, ""))
-            if not name:
+            # One that was made of an image of ours bears its labels, and another name.
+            if f"/{container_name(self._files.project, name)}" not in each.names:
                 continue
             state = _STATES.get(each.state, EngineState.FAILED)
             running = await self._look(name, each.id) if state is EngineState.RUNNING else None
@@ -203,7 +204,7 @@ class DockerRuntime(Runtime):
                 return
             await self._end(there, spec.stop.grace)
         await self._check_user(spec, container, image, name)
-        self._files.prepare(spec.name, places)
+        await anyio.to_thread.run_sync(self._files.prepare, spec.name, places)
         begun: list[str] = []
         try:
             async with self._turn:
@@ -212,6 +213,7 @@ class DockerRuntime(Runtime):
                     _ = await self._ask(prepare)
                 begun.append(await self._ask(lambda client: client.create(name, made)))
             await self._begin(spec.name, name, begun[0])
+            self._require_here(spec.name)
             if has_network:
                 pid = self._running[spec.name].pid
                 await self._ask(lambda _: self._networks.prove(spec.role, pid))
@@ -220,7 +222,8 @@ class DockerRuntime(Runtime):
             with anyio.CancelScope(shield=True), suppress(RuntimeUnavailableError):
                 for each in begun:  # by id: the name may be somebody else's
                     await self._ask(lambda client, each=each: client.remove(each))
-            self._files.forget(spec.name)
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._files.forget, spec.name)
             raise
 
     @override
@@ -265,7 +268,8 @@ class DockerRuntime(Runtime):
         if there is not None:
             await self._end(there, grace)
         _ = self._running.pop(name, None)
-        self._files.forget(name)
+        # A server may have left as many files there as it liked.
+        await anyio.to_thread.run_sync(self._files.forget, name)
         if self.is_used:
             async with self._turn:
                 await self._ask(self._networks.clear)
@@ -353,6 +357,28 @@ class DockerRuntime(Runtime):
         if await self._look(workload, identifier) is None:
             raise ContainerError(
                 f"the container of {workload} ended at once", hint="See the log of its role."
+            )
+
+    def _require_here(self, workload: WorkloadName) -> None:
+        """Make sure that the engine's number of a process means the same process here.
+
+        Raises:
+            ContainerError: The engine counts processes by itself, as one without root does.
+        """
+        pid = self._running[workload].pid
+        try:
+            inside = Path(f"/proc/{pid}/root{CHANNEL}").stat()
+            outside = self._files.seat(workload).stat()
+        except PermissionError:
+            return  # of another user's process nobody but root sees this
+        except OSError:
+            is_same = not Path(f"/proc/{pid}").exists()  # it ended, as is noticed elsewhere
+        else:
+            is_same = (inside.st_dev, inside.st_ino) == (outside.st_dev, outside.st_ino)
+        if not is_same:
+            raise ContainerError(
+                f"process {pid} here is not the container's that the engine means",
+                hint="Run Bandmaster where the engine runs; one without root is not supported.",
             )
 
     async def _check_user(

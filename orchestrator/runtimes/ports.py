@@ -103,7 +103,7 @@ def check_own(port: int, group: int = 0) -> None:
 
 
 def check_listener(transport: asyncio.Transport, group: int = 0) -> None:
-    """Make sure that a unix socket led to the user that the server runs as, and close it if not.
+    """Make sure that a unix socket led to the server's user and container, and close it if not.
 
     The directory of the socket is that user's own: a link there could lead to another role's.
 
@@ -112,14 +112,34 @@ def check_listener(transport: asyncio.Transport, group: int = 0) -> None:
         group: The server's process group; 0 if it runs as this user.
 
     Raises:
-        TargetUnavailableError: It is another user.
+        TargetUnavailableError: It is another user, or another container.
     """
     known = cast("socket.socket", transport.get_extra_info("socket"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=os.dup(known.fileno())) as peer:
-        _, uid = peer_of(peer)
+        pid, uid = peer_of(peer)
     if uid != (user_of(group) if group else os.geteuid()):
         transport.abort()
         raise TargetUnavailableError("another user listens on the server's socket")
+    if group and not _is_inside(pid, group):
+        transport.abort()
+        raise TargetUnavailableError("another container listens on the server's socket")
+
+
+def _is_inside(pid: int, group: int) -> bool:
+    """Tell whether a process is in a server's container, if that is in one.
+
+    Users of containers are the same in many of them; no two share their control groups, which no
+    process without capabilities leaves.
+    """
+    its = _control_groups(group)
+    return its == _control_groups(os.getpid()) or _control_groups(pid) == its
+
+
+def _control_groups(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cgroup").read_text("utf-8", "replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _belong(inodes: set[int], group: int) -> bool:

@@ -188,8 +188,13 @@ def remove_tree(path: Path) -> None:
     """Remove a directory, or a link to one, that may be another user's."""
     if path.is_symlink():
         path.unlink(missing_ok=True)
-    else:
+        return
+    try:
         rmtree(path, ignore_errors=True)
+    except RecursionError:  # directories in directories, as deep as somebody liked
+        _ = subprocess.run(  # noqa: S603 - a path of ours
+            ["/bin/rm", "-rf", "--", str(path)], check=False, stderr=subprocess.DEVNULL
+        )
 
 
 def _hand_over(path: Path, user: int, group: int) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final, final
 
@@ -18,7 +19,9 @@ LIMIT_BYTES: Final = 64 * 1024
 LINKED: Final = "Name the file itself."
 
 
-def read_secret_file(path: Path, *, follow: bool = False, readers: int = 0) -> str:
+def read_secret_file(
+    path: Path, *, follow: bool = False, readers: int = 0, kept: bool = False
+) -> str:
     """Read a file that nobody else can replace, and nobody else read unless it is allowed.
 
     Checked on the open descriptor, so that nothing can be put in its place in between.
@@ -27,28 +30,37 @@ def read_secret_file(path: Path, *, follow: bool = False, readers: int = 0) -> s
         path: The file, absolute.
         follow: Whether the path may be a symbolic link.
         readers: Bits of its mode for others that are no reason to refuse it.
+        kept: Whether it may belong to whoever owns its directory, a container's user.
 
     Raises:
         SecretNotFoundError: There is no such file.
         SecretStoreUnavailableError: It cannot be read, is no text, or others could read or
             replace it.
     """
-    text = _decode(read_secret_bytes(path, follow=follow, readers=readers))
+    text = _decode(read_secret_bytes(path, follow=follow, readers=readers, kept=kept))
     if text is None:
         raise SecretStoreUnavailableError(f"{path} is no UTF-8 text")
     return text
 
 
-def read_secret_bytes(path: Path, *, follow: bool = False, readers: int = 0) -> bytes:
+def read_secret_bytes(
+    path: Path, *, follow: bool = False, readers: int = 0, kept: bool = False
+) -> bytes:
     """Do the same for a file that need not be text."""
     try:
         content, facts = read_regular(path, LIMIT_BYTES, follow=follow)
         parents = {place: place.stat() for place in _parents(path, follow=follow)}
     except OSError as error:
         raise _cannot_read(path, error) from error
-    _check_owner(path, facts, readers)
+    owners = {0, os.geteuid()}
+    if kept:
+        # A second name could be one of a file that is somewhere else.
+        owners |= {parents[path.parent].st_uid} if facts.st_nlink == 1 else set()
+    _check_owner(path, facts, readers, owners)
     for parent, parent_facts in parents.items():
         writer = who_may_write(parent_facts)
+        if kept and not parent_facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            continue
         # In a directory such as /tmp nobody can replace another user's file.
         if writer and not parent_facts.st_mode & stat.S_ISVTX:
             raise SecretStoreUnavailableError(
@@ -80,8 +92,8 @@ def _decode(content: bytes) -> str | None:
         return None
 
 
-def _check_owner(path: Path, facts: os.stat_result, readers: int) -> None:
-    if facts.st_uid not in {0, os.geteuid()}:
+def _check_owner(path: Path, facts: os.stat_result, readers: int, owners: Collection[int]) -> None:
+    if facts.st_uid not in owners:
         raise SecretStoreUnavailableError(
             f"{path} belongs to user {facts.st_uid}, who could change it",
             hint=f"chown $USER {path}",
@@ -114,9 +126,10 @@ class FileStore(SecretStore):
         # A Kubernetes volume gives its files to a group of the pod, and there is no other way for
         # a pod that does not run as root.
         readers = stat.S_IRGRP if follow else 0
+        kept = reference.option("kept") == "true"
         path = Path(reference.path)
         try:
-            text = read_secret_file(path, follow=follow, readers=readers)
+            text = read_secret_file(path, follow=follow, readers=readers, kept=kept)
         except SecretStoreUnavailableError as error:
             if error.hint != LINKED:
                 raise

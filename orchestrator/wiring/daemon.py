@@ -449,7 +449,7 @@ class Daemon:
 
     async def _fetch_keys(self, access: "OAuthTokens") -> None:
         """Have the identity provider's keys before the first token comes, if it gives them."""
-        while not await access.prepare():
+        while not await access.prepare():  # noqa: ASYNC110 - nothing tells when the provider is back
             await anyio.sleep(FETCH_KEYS_SECONDS)
 
     async def _keep_revocations(self, desk: "TokenDesk") -> None:

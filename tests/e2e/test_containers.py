@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import anyio
 import pytest
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 CANARY: Final = "canary-5e0b77 it's"
 SCRIPTED: Final = Path(__file__).parents[1] / "servers" / "scripted.py"
+WALLET: Final = {"walletName": "treasury", "chain": "ethereum"}
 SERVER: Final = """\
 server: NAME
 description: A scripted server.
@@ -73,6 +75,12 @@ def containers(project: Project) -> list[str]:
         ["docker", "ps", "-aq", "--no-trunc", "-f", mine],
         check=True, capture_output=True, text=True,
     ).stdout.split()  # fmt: skip
+
+
+def remove_containers(project: Project) -> None:
+    """Remove what a project left."""
+    for each in containers(project):
+        _ = subprocess.run(["docker", "rm", "-f", each], check=False, capture_output=True)
 
 
 def inspect(container: str) -> str:
@@ -182,3 +190,34 @@ def test_an_image_that_is_not_there(project: Project) -> None:
     assert f"the image {nobodys} is not on this machine" in done.stderr
     _ = project.agents("down")
     assert json.loads(project.agents("status", "--json", check=None).stdout)["running"] is False
+
+
+async def test_the_stock_roles_run_in_containers(open_project: OpenProject, box: str) -> None:
+    """Bootstrap included: the wallet's token is made in a container, and opens the executor's."""
+    assert box
+    images = [str(Path(__file__).parents[2] / "scripts" / "images"), "test"]
+    _ = await anyio.run_process(images)
+    with open_project() as project:
+        _ = project.agents("init")
+        server = project.root / "roles" / "servers" / "wallet.yaml"
+        text = server.read_text().replace("bandmaster-wallet:local", "bandmaster-wallet:test")
+        _ = server.write_text(text)
+        for name in ("monitoring", "treasury", "executor"):
+            role = project.root / "roles" / f"{name}.yaml"
+            _ = role.write_text(f"{role.read_text()}runtime: container\n")
+        try:
+            _ = project.agents("up", "-d")
+            made = project.state / "wallet"
+            assert (made / "executor.token").stat().st_uid == made.stat().st_uid
+            for name, count in (("monitoring", 7), ("treasury", 10), ("executor", 13)):
+                async with project.client(name) as client:
+                    assert len((await client.list_tools()).tools) == count
+            async with project.client("executor") as client:
+                found = await client.call_tool("get_wallet_address", {**WALLET})
+                assert not found.is_error
+            token = (made / "executor.token").read_text().strip()
+            for each in containers(project):
+                assert token not in inspect(each)
+            _ = project.agents("down")
+        finally:
+            remove_containers(project)

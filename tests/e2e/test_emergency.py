@@ -17,6 +17,7 @@ import httpx2
 import pytest
 
 if TYPE_CHECKING:
+    from orchestrator.model.base import JsonObject
     from tests.e2e.conftest import Object, Project
 
 AGENTS: Final = str(Path(sys.executable).with_name("agents"))
@@ -39,7 +40,7 @@ owner: tests
 server: scripted
 bands: [read]
 """
-BODY: Final = {
+BODY: Final[JsonObject] = {
     "jsonrpc": "2.0",
     "id": 1,
     "method": "tools/list",
@@ -88,7 +89,8 @@ class SmallDisk:
                     try:
                         _ = file.write(b"x" * size)
                     except OSError as error:
-                        assert error.errno == errno.ENOSPC
+                        if error.errno != errno.ENOSPC:
+                            raise
                         break
 
     def free(self) -> None:
@@ -126,7 +128,7 @@ def disk(bare: Project) -> Generator[SmallDisk]:
 
 
 def notes(project: Project) -> str:
-    """Tell what the status says beside the roles."""
+    """Tell what the status says of an order that is not on disk, or not to its end."""
     told = project.agents("status", "--json", check=None).stdout
     return told if "NOT on disk" in told or "not carried out" in told else ""
 
@@ -156,9 +158,9 @@ def test_a_role_is_closed_on_a_full_disk(bare: Project, disk: SmallDisk) -> None
     assert "high: all ended, no call was cut" in done.stdout
     assert [knock(url, one) for one in (issued, own)] == [401, 401]
     assert bare.role("high")["pid"] is None
-    assert "NOT on disk" in notes(bare)
+    assert notes(bare)
     text = bare.agents("status", check=6).stdout
-    assert "NOT on disk" in text
+    assert "NOT on disk" in text or "not carried out" in text
     assert bare.role("low")["state"] == "ready"
     disk.free()
     bare.wait(lambda: not notes(bare))
@@ -259,7 +261,9 @@ def test_a_closed_role_gets_no_token(bare: Project) -> None:
     ):
         done = bare.agents(*words, check=None)
         assert done.returncode in {9, 10}
-        assert re.search("reopen high|no credential|nothing", done.stderr + done.stdout), done
+        assert re.search(
+            "reopen high|no credential|there is no token", done.stderr + done.stdout
+        ), done
     _ = bare.agents("down")
     done = bare.agents("token", "issue", "high", "--agent", "alice", check=9)
     assert "agents reopen high" in done.stderr

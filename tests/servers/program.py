@@ -53,7 +53,9 @@ def escape(path: Path) -> None:
             _ = signal.signal(signal.SIGTERM, signal.SIG_IGN)
             os.setsid()
             os.environ.clear()
-            child = subprocess.Popen([sys.executable, "-I", "-S", "-c", CHILD], start_new_session=True)
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", CHILD], start_new_session=True
+            )
             _ = path.with_suffix(".left").write_text(json.dumps([os.getpid(), child.pid]))
             wait()
         os._exit(0)

@@ -309,6 +309,74 @@ def test_a_server_that_does_not_start_with_its_new_secrets_changes_nothing(stack
     assert variable.read_text().splitlines() == generation
 
 
+def test_a_rotation_that_was_killed_is_finished_by_the_next(stack: Stack) -> None:
+    """Wherever it was cut off: what serves has the new secrets, and nothing of the old is left."""
+    words = (AGENTS, "rotate", "executor", "--compose", str(stack.file), "--json")
+    _ = stack.run(*words)
+    before, place = stack.container("executor-wallet"), stack.root / "compose" / ".env"
+    files = stack.root / "compose" / "secrets" / stack.name / "executor-wallet"
+    name = "BANDMASTER_EXECUTOR_GENERATION"
+    known = place.read_text() if place.exists() else ""
+    pairs = dict(line.split("=") for line in known.splitlines())
+    old = int(pairs.get(name, "1"))
+    # As it is after the new generation was written down, and before anything was started.
+    for path in list(files.glob(f"*.g{old}")):
+        _ = shutil.copy(path, path.with_suffix(f".g{old + 1}"))
+    _ = place.write_text(f"{name}={old + 1}\n")
+
+    told = cast("Object", json.loads(stack.run(*words)))
+
+    assert told["roles"] == {"executor": {"generation": old + 1, "changed": True}}
+    after = stack.container("executor-wallet")
+    assert after.split() == [after]
+    assert after != before
+    assert {path.suffix for path in files.iterdir()} == {f".g{old + 1}"}
+    # As it is when the gateway was sent to another server, and the one before was not ended.
+    for path in list(files.iterdir()):
+        _ = shutil.copy(path, path.with_suffix(".g7"))
+    stack.env[name] = "7"
+    try:
+        _ = stack.compose("up", "-d", "--no-deps", "--no-recreate", "--scale", "executor-wallet=2",
+                          "--wait", "executor-wallet")  # fmt: skip
+    finally:
+        del stack.env[name]
+    assert len(stack.container("executor-wallet").split()) == 2
+    _ = stack.run(*words)
+    assert stack.container("executor-wallet") == after
+    told = cast("Object", json.loads(stack.run(*words)))
+    assert told["roles"] == {"executor": {"generation": old + 1, "changed": False}}
+    shown = cast("Object", json.loads(stack.agents("status", "--json")))
+    roles = {one["role"]: one["state"] for one in cast("list[Object]", shown["roles"])}
+    assert roles["executor"] == "ready"
+
+
+def test_a_generation_that_compose_would_not_see_is_refused(stack: Stack) -> None:
+    """Where the variable is set around the command, the servers would get the old files again."""
+    before, files = stack.container("executor-wallet"), stack.root / "compose" / "secrets"
+    kept = {path: path.read_bytes() for path in files.rglob("*.g*")}
+    current = max(
+        int(path.suffix[2:]) for path in (files / stack.name / "executor-wallet").iterdir()
+    )
+    token = files / stack.name / "state" / "wallet" / "executor.token"
+    token.unlink()
+    stack.env["BANDMASTER_EXECUTOR_GENERATION"] = str(current)
+    try:
+        done = stack.try_(AGENTS, "rotate", "executor", "--compose", str(stack.file))
+    finally:
+        del stack.env["BANDMASTER_EXECUTOR_GENERATION"]
+    assert done.returncode == 2
+    assert "BANDMASTER_EXECUTOR_GENERATION" in done.stderr
+    assert stack.container("executor-wallet") == before
+    assert {path: path.read_bytes() for path in files.rglob("*.g*")} == kept
+
+
+def test_what_a_bootstrap_says_is_in_no_log_of_the_engine(stack: Stack) -> None:
+    """The token that it makes is read from its output, which the engine must not write down."""
+    found = cast("Object", yaml.safe_load(stack.compose("--profile", "*", "config")))
+    services = cast("dict[str, dict[str, Object]]", found["services"])
+    assert services["bootstrap-wallet"]["logging"] == {"driver": "none"}
+
+
 def test_the_token_of_an_agent_is_replaced(stack: Stack) -> None:
     """`agents rotate --compose --agent` has the gateway of the stack make the next token."""
     first = stack.token("treasury", "tess")

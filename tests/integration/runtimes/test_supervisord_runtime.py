@@ -254,7 +254,9 @@ async def test_killed_server_leaves_no_grandchild(
 
 
 @pytest.mark.parametrize("how", ["stop", "kill", "crash"])
-async def test_nothing_gets_away(running: "Project", alive: Callable[[int], bool], how: str) -> None:
+async def test_nothing_gets_away(
+    running: "Project", alive: Callable[[int], bool], how: str
+) -> None:
     """What forked twice and went into a session of its own ends with its server, and none else."""
     family, other = running.root / "family.json", running.root / "other.json"
     spec = running.spec("program.py", "escape", str(family))

@@ -75,10 +75,10 @@ def test_the_same_server_as_a_process(server: Replace, root: Path) -> None:
 
 
 @pytest.mark.usefixtures("boxed")
-def test_a_bootstrap_is_a_process_where_it_can_be(root: Path) -> None:
-    """What is done once before roles start is done by a process of the server's program."""
+def test_a_bootstrap_runs_where_the_roles_do(root: Path) -> None:
+    """What is done once before roles start is done in a container, by the user of their files."""
     (bootstrap,) = check_project(root, None, ()).desired.bootstraps.values()
-    assert bootstrap.spec.container is None
+    assert bootstrap.spec.container is not None
 
 
 @pytest.mark.usefixtures("boxed")
@@ -131,12 +131,17 @@ def test_a_bootstrap_without_a_program(server: Replace, root: Path) -> None:
             "17:5: container.keep.?: is where Bandmaster keeps its own; name another",
         ),
         (": /goods", ": /var/lib/shop", "has this place inside too; name another one"),
+        (
+            '"{project}/goods": /goods',
+            '"{state}/shop/goods": /goods',
+            "17:5: container.keep.?: is inside another one, which the container writes itself",
+        ),
         (": /goods", ": /proc/x", "this place inside the container is taken; name another"),
         (": /goods", ": ../x", "a place inside a container is an absolute path"),
         (
             '--data, "{state}/shop"',
             '--data, "{state}/till"',
-            "13:27: container.command[2]: nothing of {state} is inside the container there; `keep:`",
+            "13:27: container.command[2]: nothing of {state} is inside the container there",
         ),
         (
             "{project}/goods/today",

@@ -1536,7 +1536,7 @@ async def test_an_emergency_with_a_full_disk(
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
             group.start_soon(stage.engine.run)
-            while stage.engine._emergency.under_way(ROLE):
+            while stage.engine._emergency.under_way(ROLE):  # noqa: ASYNC110  nothing tells its end
                 await anyio.sleep(0.01)
             [kept] = stage.store.receipts()
             assert (kept["id"], kept["durable"]) == (receipt["id"], True)

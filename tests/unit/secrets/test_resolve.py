@@ -99,6 +99,32 @@ def test_a_file_of_somebody_else(root: Path, resolve: Resolve) -> None:
     assert "belongs to user 54321" in failure(resolve, "file:{state}/token")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to give files away")
+def test_a_directory_that_a_container_keeps(root: Path, resolve: Resolve) -> None:
+    """A file there may be its directory's owner's, if that is said; and nobody else's."""
+    kept = root / ".agents" / "wallet"
+    kept.mkdir(mode=0o700)
+    token = kept / "token"
+    _ = token.write_text(VALUE)
+    token.chmod(0o600)
+    for path in (kept, token):
+        os.chown(path, 54321, 54321)
+    assert "belongs to user 54321" in failure(resolve, "file:{state}/wallet/token")
+    assert resolve("file:{state}/wallet/token?kept=true") == VALUE
+    other = kept / "second name"
+    os.link(token, other)
+    assert "belongs to user 54321" in failure(resolve, "file:{state}/wallet/token?kept=true")
+    other.unlink()
+    os.chown(token, 54322, 54321)
+    assert "belongs to user 54322" in failure(resolve, "file:{state}/wallet/token?kept=true")
+    os.chown(token, 54321, 54321)
+    kept.chmod(0o770)
+    assert "could be replaced" in failure(resolve, "file:{state}/wallet/token?kept=true")
+    token.unlink()
+    token.symlink_to("/etc/shadow")
+    assert "is a symbolic link" in failure(resolve, "file:{state}/wallet/token?kept=true")
+
+
 def test_files_that_are_none(root: Path, resolve: Resolve) -> None:
     """Links, directories, pipes, missing files and endless ones are refused, and none hangs."""
     state = root / ".agents"
