@@ -212,12 +212,9 @@ class Emergency:
     async def sweep(self) -> None:
         """Look once more for credentials that nobody uses and that were not seen dead."""
         store = self._parts.store
-        busy = {(one.role, one.old) for one in await anyio.to_thread.run_sync(store.unfinished)}
-        busy |= {(one.role, one.new) for one in await anyio.to_thread.run_sync(store.unfinished)}
-        for version in await anyio.to_thread.run_sync(store.alive):
-            if version.stage != "current" and (version.role, version.version) not in busy:
-                with anyio.move_on_after(PROBE_SECONDS):
-                    await self._end_version(version, [])
+        for version in await anyio.to_thread.run_sync(store.idle):
+            with anyio.move_on_after(PROBE_SECONDS):
+                await self._end_version(version, [])
         since = self._parts.clock.now() - _LATE
         for version in await anyio.to_thread.run_sync(store.doubtful, since):
             with suppress(AgentsError), anyio.move_on_after(PROBE_SECONDS):

@@ -263,6 +263,21 @@ class RotationStore:
         """Tell the versions of all roles that are not known to be gone."""
         return self._versions(_VERSIONS.c.stage != "gone")
 
+    def idle(self) -> tuple[Version, ...]:
+        """Tell the versions that no role has and no rotation needs, and that may yet live.
+
+        Looked at before and after the rotations: one that is made, or that a role gets, meanwhile
+        is none of them.
+        """
+        before = {(one.role, one.version) for one in self.alive() if one.stage != "current"}
+        for rotation in self.unfinished():
+            before -= {(rotation.role, rotation.old), (rotation.role, rotation.new)}
+        return tuple(
+            one
+            for one in self.alive()
+            if one.stage != "current" and (one.role, one.version) in before
+        )
+
     def doubtful(self, since: datetime) -> tuple[Version, ...]:
         """Tell the versions that may yet be made: asked for since then, given up, never seen."""
         return self._versions(
