@@ -302,7 +302,7 @@ async def test_nothing_gets_away_without_an_engine(
         _ = await running.engine.start(None, {})
         if how == "sweep":
             assert await running.runtime.sweep(()) == (spec.name,)
-            assert not any(map(alive, pids))
+        # Killed, which takes a moment where the machine has other things to do.
         await until(lambda: not any(map(alive, pids)))
 
 
