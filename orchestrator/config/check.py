@@ -28,7 +28,7 @@ from orchestrator.model.container import is_pinned
 from orchestrator.model.desired import BOOTSTRAP_ROLE
 from orchestrator.model.names import BandName, SecretName
 from orchestrator.model.role import Role
-from orchestrator.model.secret import SecretRef
+from orchestrator.model.secret import KEPT, SecretRef
 from orchestrator.model.server import Bands, Bootstrap, Launch, Server
 from orchestrator.model.settings import Settings
 
@@ -271,8 +271,8 @@ def _check_references(
 def _check_reference(
     reference: SecretRef, document: Document, loc: Loc, known: tuple[str, ...]
 ) -> Iterator[FileProblem]:
-    """Check the program that tells a secret, if a reference names one."""
-    if ("kept", "true") in reference.options:
+    """Check what may not stand in a file, and the program that tells a secret, if one does."""
+    if any((KEPT, "true") in each.options for each in reference.chain()):
         yield document.problem(
             loc, "says `kept=true`, which Bandmaster adds for containers itself", "leave it out"
         )

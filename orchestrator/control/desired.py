@@ -22,7 +22,7 @@ from orchestrator.model.issuers_cloud import VaultLeaseIssuer
 from orchestrator.model.names import BandName, RoleName, SecretName, ServerName, lane_part
 from orchestrator.model.role import Mode, Restart, Role
 from orchestrator.model.rotation import UpstreamRotation
-from orchestrator.model.secret import SecretRef
+from orchestrator.model.secret import KEPT, SecretRef
 from orchestrator.model.server import Bootstrap, BootstrapCall, Launch, Server
 from orchestrator.model.settings import Docker
 from orchestrator.model.stores import DEFAULT_STORE, Account
@@ -307,7 +307,7 @@ def _fill_reference(
         # In it, and no deeper: a directory further inside may be a link.
         and filled.path.rpartition("/")[0] in inside.keep
     )
-    return replace(filled, options=(("kept", "true"),)) if is_kept else filled
+    return replace(filled, options=((KEPT, "true"),)) if is_kept else filled
 
 
 def _fill_call(call: BootstrapCall, places: Places) -> BootstrapCall:

@@ -66,6 +66,9 @@ class _Form:
     options: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
+# Of `file:`, and added by us alone: the file may be its directory's owner's, a container's user.
+KEPT: Final = "kept"
+
 _FORMS: Final[Mapping[Scheme, _Form]] = MappingProxyType({
     "env": _Form("env:NAME", rf"env:(?P<name>{_NAME})"),
     "dotenv": _Form(
@@ -76,7 +79,7 @@ _FORMS: Final[Mapping[Scheme, _Form]] = MappingProxyType({
     "file": _Form(
         "file:/absolute/path",
         rf"file:(?://)?(?P<path>{_PLACE}.+?)(?:\?(?P<query>(?:follow|kept)=(?:true|false)))?",
-        {"follow": "true|false", "kept": "true"},
+        {"follow": "true|false", KEPT: "true"},
     ),
     "docker-secret": _Form("docker-secret:NAME", rf"docker-secret:(?P<name>{_FILE_NAME})"),
     "systemd-cred": _Form("systemd-cred:NAME", rf"systemd-cred:(?P<name>{_FILE_NAME})"),
@@ -321,6 +324,6 @@ def _identity(text: str) -> SecretRef:
 
 def _malformed(scheme: Scheme) -> SecretRefError:
     form = _FORMS[scheme]
-    known = ", ".join(f"?{key}=..." for key in form.options)
+    known = ", ".join(f"?{key}=..." for key in form.options if key != KEPT)
     options = f" Options: {known}" if known else ""
     return SecretRefError(f"a malformed {scheme}: reference", hint=f"Write {form.shown}.{options}")

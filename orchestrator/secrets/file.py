@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from orchestrator.errors import SecretNotFoundError, SecretStoreUnavailableError
 from orchestrator.files import read_regular, who_may_write
-from orchestrator.model.secret import SecretRef
+from orchestrator.model.secret import KEPT, SecretRef
 from orchestrator.secrets.base import Secret, SecretStore
 
 LIMIT_BYTES: Final = 64 * 1024
@@ -126,7 +126,7 @@ class FileStore(SecretStore):
         # A Kubernetes volume gives its files to a group of the pod, and there is no other way for
         # a pod that does not run as root.
         readers = stat.S_IRGRP if follow else 0
-        kept = reference.option("kept") == "true"
+        kept = reference.option(KEPT) == "true"
         path = Path(reference.path)
         try:
             text = read_secret_file(path, follow=follow, readers=readers, kept=kept)
