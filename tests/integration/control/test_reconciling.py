@@ -331,13 +331,14 @@ async def test_shutdown_leaves_nothing(
         children: list[int] = [
             int(word) for word in family.read_text().strip("[]").replace(",", " ").split()
         ]
-        assert all(alive(pid) for pid in children)
+        if not project.image:  # inside a container processes have other numbers
+            assert all(alive(pid) for pid in children)
         with anyio.fail_after(10):
             await control.reconciler.shutdown()
         assert control.reconciler.statuses() == ()
         assert control.reconciler.is_settled()
         assert servers() == []
-        if not project.image:  # inside a container processes have other numbers
+        if not project.image:
             await control.until(lambda: not any(alive(pid) for pid in children))
     state = project.state().state
     assert (state.roles, state.processes) == ({}, {})
