@@ -39,6 +39,7 @@ from orchestrator.model.admin import (
     TokenListRequest,
     TokenRevokeRequest,
 )
+from orchestrator.model.admin_governance import GovernanceRequest
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.names import TokenId
 from orchestrator.model.status import (
@@ -83,6 +84,7 @@ class Orders:
         gateway: Callable[[], GatewayStatus],
         desk: "Callable[[], Awaitable[TokenDesk]]",
         credentials: Callable[[CredentialRequest], AsyncGenerator[Progress | Result]],
+        govern: Callable[[GovernanceRequest], AsyncGenerator[Progress | Result]],
         report: Callable[[], CredentialsReport] = CredentialsReport,
         group: TaskGroup,
         log: FilteringBoundLogger,
@@ -97,6 +99,7 @@ class Orders:
             gateway: Tells how the gateway is.
             desk: Waits for the token desk, which is loaded beside everything else.
             credentials: Answers what is asked of rotations.
+            govern: Answers what is asked of approvals, guards and incidents.
             report: Tells all credentials.
             group: Runs work that outlives a request.
             log: Structured log.
@@ -108,6 +111,7 @@ class Orders:
         self._gateway = gateway
         self._desk = desk
         self._credentials = credentials
+        self._govern = govern
         self._report = report
         self._group = group
         self._log = log
@@ -183,6 +187,9 @@ class Orders:
                 | ReopenRequest()
             ):
                 async for reply in self._credentials(request):
+                    yield reply
+            case _:
+                async for reply in self._govern(request):
                     yield reply
 
     def _list_pins(self, request: PinsListRequest) -> list[Json]:

@@ -78,6 +78,7 @@ class Exchange:
         call: The tool call, if it is one (authorize).
         arguments_sha256: Names its arguments, empty until somebody needs it (authorize, record).
         kind: The tool's class, if it is one (authorize).
+        approval: The approval that the call is made by, empty for none (approve).
         target: The claimed instance (relay).
         attempt: How often the call went to an instance before (relay).
         nonce: Names what a caller answers, where that may be done once; empty otherwise (relay).
@@ -96,6 +97,7 @@ class Exchange:
         "_waiting",
         "_watch",
         "announce",
+        "approval",
         "arguments_sha256",
         "attempt",
         "call",
@@ -157,6 +159,7 @@ class Exchange:
         self.session: Session | None = None
         self.rule = ""
         self.arguments_sha256 = ""
+        self.approval = ""
         self.attempt = 0
         self.digest = ""
         self.nonce = ""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, SecretStr, TypeAdapter
 
+from orchestrator.model.admin_governance import GovernanceRequest
 from orchestrator.model.base import HIDE_INPUT, Duration, Json, JsonObject, Model
 from orchestrator.model.desired import Desired
 from orchestrator.model.names import AgentField, RoleField
@@ -197,7 +198,8 @@ Request: TypeAlias = Annotated[
     | PinsListRequest
     | PinsDiffRequest
     | PinsApproveRequest
-    | CredentialRequest,
+    | CredentialRequest
+    | GovernanceRequest,
     Field(discriminator="op"),
 ]
 REQUEST: TypeAdapter[Request] = TypeAdapter(Request, config=HIDE_INPUT)

@@ -30,6 +30,7 @@ from orchestrator.errors import AgentsError, LockHeldError, StateUnwritableError
 from orchestrator.files import hold_lock, make_private_directory
 from orchestrator.journal import Journal
 from orchestrator.model.admin import CredentialRequest, Progress, Result
+from orchestrator.model.admin_governance import GovernanceRequest
 from orchestrator.model.base import JsonObject
 from orchestrator.model.desired import BOOTSTRAP_ROLE
 from orchestrator.model.desired import GatewaySettings as Listening
@@ -55,6 +56,7 @@ from orchestrator.runtimes.wire import open_wire
 from orchestrator.secrets.fingerprint import Fingerprints
 from orchestrator.secrets.resolve import SecretResolver
 from orchestrator.wiring.engine import address_of, bind
+from orchestrator.wiring.governance import Governance
 from orchestrator.wiring.leftovers import sweep
 
 if TYPE_CHECKING:
@@ -126,6 +128,8 @@ class Daemon:
         self._desk_open = anyio.Event()
         self._engine: Engine | None = None
         self._engine_open = anyio.Event()
+        self._governance: Governance | None = None
+        self._governance_open = anyio.Event()
         self._overview: Overview | None = None
         self._access: OAuthTokens | None = None
         self._access_note = ""
@@ -153,6 +157,7 @@ class Daemon:
                 gateway=lambda: self._status,
                 desk=self._wait_for_desk,
                 credentials=self._answer_credentials,
+                govern=self._govern,
                 report=self._report_credentials,
                 group=group,
                 log=self._log,
@@ -262,6 +267,8 @@ class Daemon:
         self._audit = audit
         self._desk = desk
         self._desk_open.set()
+        self._governance = Governance()
+        self._governance_open.set()
         self._engine_open.set()
         group.start_soon(self._rotate, self._engine)
         self._overview = Overview(self._engine, self._clock, self._log)
@@ -407,6 +414,14 @@ class Daemon:
             self._wait_for_engine, lambda: by_power(self._state), self._note_credentials
         )
         async with aclosing(orders.answer(request)) as replies:
+            async for reply in replies:
+                yield reply
+
+    async def _govern(self, request: GovernanceRequest) -> AsyncGenerator[Progress | Result]:
+        await self._governance_open.wait()
+        if self._governance is None:
+            raise AssertionError("opened without its parts")
+        async with aclosing(self._governance.answer(request)) as replies:
             async for reply in replies:
                 yield reply
 

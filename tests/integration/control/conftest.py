@@ -71,6 +71,8 @@ LISTENING: Final = GatewaySettings(host="127.0.0.1", port=0)
 SECONDS: Final = 15.0
 # The number of the user `mcp` of images that are made here.
 BOX_USER: Final = 10_001
+# The engine that the client asks, too.
+SOCKET: Final = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
 
 
 @final
@@ -399,7 +401,7 @@ class Project:
                 "cpus": 1,
                 "pids": 16,
                 "tmp": "1MiB",
-                "engine": "/var/run/docker.sock",
+                "engine": SOCKET,
             }
         return WorkloadSpec.model_validate({**usual, **fields})
 

@@ -302,6 +302,7 @@ async def ordered(project: Project, control: Control) -> AsyncGenerator[Path]:
                 gateway=lambda: GatewayStatus(url="http://here", ready=True),
                 desk=wait_for_desk,
                 credentials=answer,
+                govern=answer,
                 report=lambda: REPORT,
                 group=group,
                 log=cast("structlog.typing.FilteringBoundLogger", structlog.get_logger("test")),

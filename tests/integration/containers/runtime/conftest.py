@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from orchestrator.runtimes.base import Process
 
 SERVERS: Final = Path(__file__).parents[3] / "servers"
-SOCKET: Final = "/var/run/docker.sock"
+# The engine that the client asks, too.
+SOCKET: Final = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
 USER: Final = 10_001
 SECONDS: Final = 60.0
 Object = dict[str, object]

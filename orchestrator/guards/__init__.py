@@ -1,0 +1,1 @@
+"""What an operator holds back: frozen roles, disabled tools, roles in shadow."""
