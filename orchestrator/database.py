@@ -19,7 +19,7 @@ from orchestrator.errors import LockHeldError, StateCorruptError, StateUnwritabl
 from orchestrator.files import PRIVATE_FILE, make_private_directory
 
 # Grows with every change that an older version would misread.
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 _BUSY_SECONDS: Final = 10
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -23,7 +23,19 @@ AgentsError                      code `internal`, exit status 1
 │   │   ├── SecretInArgumentsError
 │   │   └── SumExceededError
 │   ├── UnknownToolError
+│   ├── LinkRefusedError         a link to an approval that opens nothing (any more)
+│   ├── RoleFrozenError          an operator holds it back
+│   ├── ToolDisabledError        the same, of one tool
+│   ├── ShadowedError            recorded, and not done
 │   └── TooManyCallsError
+├── ApprovalError                13: a call that people have to approve
+│   ├── ApprovalRequiredError    nobody has said anything yet
+│   ├── ApprovalDeniedError
+│   ├── ApprovalTakenError       it is another call's
+│   ├── ApprovalUnknownError     told by commands: no such approval or grant
+│   ├── ApprovalClosedError      it is over: decided, expired, used, of an earlier policy
+│   ├── ApprovalChangedError     what was decided about is not what there is
+│   └── ApproverError            who decides may not, or did not prove who they are
 ├── WorkloadError                6: an instance that does not run as it should
 │   ├── RuntimeUnavailableError
 │   ├── WorkloadStartError
@@ -38,6 +50,7 @@ AgentsError                      code `internal`, exit status 1
 │   ├── UpstreamProtocolError
 │   ├── NotRelayedError
 │   ├── CallCancelledError
+│   ├── UndeliveredError         people outside could not be told
 │   ├── ToolFailedError          11
 │   └── CallerAskedError
 ├── ProtocolError                8: between an agent and the gateway
@@ -58,6 +71,7 @@ AgentsError                      code `internal`, exit status 1
     ├── StateCorruptError
     ├── StateUnwritableError
     ├── PinsChangedError
+    ├── IncidentUnknownError
     ├── RecordUnavailableError
     ├── OutcomeUnrecordedError
     ├── NotRunningError
@@ -323,10 +337,131 @@ class UnknownPromptError(PolicyError):
 
 
 @final
+class LinkRefusedError(PolicyError):
+    """A link to an approval is none of ours, is over, or was used."""
+
+    code = "approval.link"
+    _SENTENCES: ClassVar[dict[str, str]] = {
+        "forged": "this link was not made here, or was changed on its way",
+        "expired": "the time of this link is over",
+        "replayed": "this link was used already",
+    }
+
+    def __init__(self, why: str, approval: str = "") -> None:
+        """Say why, and which approval it is for where that is known for certain.
+
+        Args:
+            why: `forged`, `expired` or `replayed`.
+            approval: The approval.
+        """
+        super().__init__(
+            self._SENTENCES[why],
+            hint="See what waits with `agents approvals list`, or in the console.",
+        )
+        self.why: str = why
+        self.approval: str = approval
+
+
+@final
+class RoleFrozenError(PolicyError):
+    """An operator froze the role; nothing was done."""
+
+    code = "role.frozen"
+
+
+@final
+class ToolDisabledError(PolicyError):
+    """An operator disabled the tool; nothing was done."""
+
+    code = "tool.disabled"
+
+
+@final
+class ShadowedError(PolicyError):
+    """The role or tool is in shadow: the call was recorded and not made."""
+
+    code = "shadow.not_executed"
+
+
+@final
 class TooManyCallsError(PolicyError):
     """A token has as much under way as one token may; nothing of this call was done."""
 
     code = "policy.too_many_calls"
+
+
+class ApprovalError(AgentsError):
+    """People have to approve a call.
+
+    Attributes:
+        approval: The approval's name, empty if there is none.
+        required_action: What has to be done before the call is made again, for agents.
+    """
+
+    code = "approval"
+    exit_code = 13
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        approval: str = "",
+        required_action: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        """Keep the sentence, and which approval it is about."""
+        super().__init__(message, hint=hint)
+        self.approval: str = approval
+        self.required_action: str | None = required_action
+
+
+@final
+class ApprovalRequiredError(ApprovalError):
+    """Nobody has approved the call yet; nothing was done."""
+
+    code = "approval.required"
+
+
+@final
+class ApprovalDeniedError(ApprovalError):
+    """A person denied the call; nothing was done."""
+
+    code = "approval.denied"
+
+
+@final
+class ApprovalTakenError(ApprovalError):
+    """The call's approval belongs to another call, made at the same time; nothing was done."""
+
+    code = "approval.taken"
+
+
+@final
+class ApprovalUnknownError(ApprovalError):
+    """There is no such approval or grant."""
+
+    code = "approval.unknown"
+
+
+@final
+class ApprovalClosedError(ApprovalError):
+    """Nothing can be decided about it any more; nothing was changed."""
+
+    code = "approval.closed"
+
+
+@final
+class ApprovalChangedError(ApprovalError):
+    """What a person decided about is not what they would have to be shown; nothing was changed."""
+
+    code = "approval.changed"
+
+
+@final
+class ApproverError(ApprovalError):
+    """Who decides may not, or did not prove who they are; nothing was changed."""
+
+    code = "approval.approver"
 
 
 class WorkloadError(AgentsError):
@@ -447,6 +582,13 @@ class CallCancelledError(UpstreamError):
     """The caller gave the call up."""
 
     code = "upstream.cancelled"
+
+
+@final
+class UndeliveredError(UpstreamError):
+    """A message to people did not reach all of its targets."""
+
+    code = "notify.undelivered"
 
 
 @final
@@ -614,6 +756,13 @@ class PinsChangedError(StateError):
     """What an operator saw is not what there is any more; nothing was changed."""
 
     code = "state.pins_changed"
+
+
+@final
+class IncidentUnknownError(StateError):
+    """There is no such incident, or nothing of the kind can be done to it now."""
+
+    code = "incident.unknown"
 
 
 @final

@@ -226,6 +226,25 @@ class Journal:
         self._file, self._number, self._size = file, self._number + 1, 0
         self._is_entry_new = True
 
+    @property
+    def size(self) -> int:
+        """Tell how many bytes the newest segment has."""
+        return self._size
+
+    def turn(self) -> None:
+        """Begin a new segment, unless the newest one is empty.
+
+        Raises:
+            StateUnwritableError: The disk is full or gone; the newest one stays in use.
+        """
+        try:
+            if self._is_torn or self._is_over:
+                self._mend()
+            if self._size:
+                self._begin_segment()
+        except OSError as error:
+            raise _unwritable(self.directory, error) from error
+
     def durable(self) -> "asyncio.Future[None]":
         """Tell when every line appended so far is on disk.
 
@@ -281,6 +300,21 @@ class Journal:
                 future.set_exception(_unwritable(self.directory, error))
         if self._waiting:
             self._start_sync(loop)
+
+    def sync(self) -> None:
+        """Put every line on disk; blocks, so only where no event loop waits.
+
+        Raises:
+            StateUnwritableError: They may not be there.
+        """
+        left, self._left = self._left, []
+        directory = self.directory if self._is_entry_new else None
+        self._is_entry_new = False
+        error = _sync(left, self._file, directory)
+        if error is not None:
+            self._is_over, self._retry_at = True, time.monotonic() + RETRY_SECONDS
+            raise _unwritable(self.directory, error) from error
+        self._durable = self._appended
 
     def load(self) -> list[bytes]:
         """Read all lines, the oldest first; blocks."""

@@ -64,6 +64,11 @@ class Paths:
         return self.state / "keys" / "fingerprint.key"
 
     @property
+    def link_key(self) -> Path:
+        """Signs links to approvals."""
+        return self.state / "keys" / "links.key"
+
+    @property
     def sessions(self) -> Path:
         """What changed in callers' sessions after they were opened."""
         return self.state / "sessions"
@@ -87,6 +92,11 @@ class Paths:
     def audit(self) -> Path:
         """The record of calls and decisions."""
         return self.state / "audit"
+
+    @property
+    def audit_key(self) -> Path:
+        """Signs the record."""
+        return self.state / "keys" / "audit.key"
 
     @property
     def control_socket(self) -> Path:

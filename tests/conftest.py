@@ -8,7 +8,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from pydantic import SecretStr
 
 from orchestrator.errors import SecretNotFoundError
 from orchestrator.model.stores import AwsAccount, VaultAccount
+from orchestrator.runtimes.ports import free_port
 from orchestrator.secrets.aws_client import AwsClient
 from orchestrator.secrets.vault_client import VaultClient
 
@@ -37,20 +37,13 @@ if TYPE_CHECKING:
     from orchestrator.model.secret import SecretRef
 
 Object = dict[str, object]
-LONGEST: Final = 60
+LONGEST: Final = 120
 
 # Tests run beside each other: how long an example takes says something of the others.
 settings.register_profile(
     "busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("busy")
-
-
-def free_port() -> int:
-    """Return a port of the loopback that nobody listens on."""
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        return cast("int", place.getsockname()[1])
 
 
 @contextmanager

@@ -1,28 +1,28 @@
 """The writer of the record. There is one: it numbers the lines, and nothing else writes them."""
 
 import asyncio
-import os
 from contextlib import suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Final, final
 
 import anyio
+import anyio.to_thread
 
-from orchestrator.audit.reader import newest_first, parse
-from orchestrator.audit.record import FORMAT, CallRecord, Fields, seal
+from orchestrator.audit.record import CallRecord, Fields, write_time
 from orchestrator.audit.sieve import Sieve
+from orchestrator.audit.writer import Writer
 from orchestrator.clock import Clock
-from orchestrator.errors import RecordUnavailableError, StateCorruptError, StateUnwritableError
-from orchestrator.journal import Journal, segments
+from orchestrator.errors import RecordUnavailableError, StateUnwritableError
+from orchestrator.model.notes import NoteFields
 
-SEGMENT_BYTES: Final = 64 * 1024 * 1024
-# Enough for the outcomes of some thousand calls that were under way when the disk became full.
-RESERVE_BYTES: Final = 1024 * 1024
 # Like refusals a second that are written; the rest is counted.
 MOST_ALIKE: Final = 10
 # A power failure takes no more than this of what need not be durable.
 KEEP_SECONDS: Final = 1.0
+# What is new is signed after so long at the latest.
+CHECKPOINT_SECONDS: Final = 60.0
+# What the writer says itself of each line.
+_OWN: Final = frozenset({"event", "key", "prev", "seq", "signature", "time", "v"})
 
 
 @final
@@ -32,31 +32,35 @@ class AuditLog:
     While it cannot write, it refuses; it tries again with every request.
     """
 
-    def __init__(self, directory: Path, clock: Clock, version: str) -> None:
+    def __init__(self, directory: Path, key: Path, clock: Clock, version: str) -> None:
         """Open the record, or begin one; blocks.
 
         Args:
             directory: Where it lies.
+            key: The key that signs it; made if there is none.
             clock: Where time comes from.
             version: Version of the program, told in the first line of each run.
 
         Raises:
-            StateCorruptError: There is a record, and no line of it can be read.
+            StateCorruptError: There is a record, and no line of it can be read; or there is a key,
+                and it is none.
             SettingsError: The directory cannot be used.
         """
         self._directory = directory
+        self._key = key
         self._clock = clock
         self._version = version
-        self._journal: Journal | None = None
-        self._number = 0
+        self._writer: Writer | None = None
         self._is_begun = False
+        self._is_closed = False
+        self._sign_at = 0.0
         # Requests that have no line, since the first of them.
         self._unrecorded = 0
         self._unrecorded_since = ""
         self._sieve: Sieve[CallRecord] = Sieve(MOST_ALIKE)
         # On a full disk `admit` tries again, and lets nothing in until then.
         with suppress(StateUnwritableError):
-            _ = self._open()
+            self._open().settle()
 
     def admit(self) -> None:
         """Refuse a request whose end could not be recorded.
@@ -65,14 +69,14 @@ class AuditLog:
             RecordUnavailableError: The record cannot be written.
         """
         try:
-            journal = self._journal if self._is_begun else None
-            if journal is None:
-                journal = self._open()
-            journal.admit()
+            writer = self._writer if self._is_begun else None
+            if writer is None:
+                writer = self._open()
+            writer.journal.admit()
             if self._unrecorded:
-                self._tell_gap(journal)
+                self._tell_gap(writer)
         except StateUnwritableError as error:
-            self._miss()
+            self.miss()
             raise RecordUnavailableError(str(error), hint=error.hint) from error
 
     def intend(self, entry: CallRecord) -> "asyncio.Future[None]":
@@ -84,12 +88,40 @@ class AuditLog:
         Raises:
             RecordUnavailableError: The record cannot be written.
         """
+        return self._write(entry.fields()).journal.durable()
+
+    def note(self, event: str, fields: NoteFields) -> None:
+        """Write what happened beside calls.
+
+        Raises:
+            RecordUnavailableError: The record cannot be written.
+            ValueError: A field has a name that the writer gives itself.
+        """
+        if not _OWN.isdisjoint(fields):
+            raise ValueError("the record gives these names itself")
+        told: Fields = {**fields, "event": event}
+        _ = self._write(told)
+
+    async def note_durably(self, event: str, fields: NoteFields) -> None:
+        """Write what happened beside calls; it is on disk when this returns.
+
+        Raises:
+            RecordUnavailableError: The record cannot be written.
+            ValueError: A field has a name that the writer gives itself.
+        """
+        self.note(event, fields)
         try:
-            journal = self._open()
-            self._write(journal, entry.fields())
+            await self._open().journal.durable()
         except StateUnwritableError as error:
             raise RecordUnavailableError(str(error), hint=error.hint) from error
-        return journal.durable()
+
+    def _write(self, fields: Fields) -> Writer:
+        try:
+            writer = self._open()
+            writer.write(fields)
+        except StateUnwritableError as error:
+            raise RecordUnavailableError(str(error), hint=error.hint) from error
+        return writer
 
     def record(self, entry: CallRecord) -> None:
         """Write how a request went; it survives the end of this process when this returns.
@@ -98,57 +130,60 @@ class AuditLog:
             RecordUnavailableError: The record cannot be written.
         """
         try:
-            journal = self._journal if self._is_begun else None
-            if journal is None:
-                journal = self._open()
+            writer = self._writer if self._is_begun else None
+            if writer is None:
+                writer = self._open()
             if entry.event == "decision":
                 now = self._clock.monotonic()
-                self._tell_omitted(journal, now)
+                self._tell_omitted(writer, now)
                 if not self._sieve.passes(entry.likeness(), entry, now):
                     return
-            self._write(journal, entry.fields(), is_urgent=True)
+            writer.write(entry.fields(), is_urgent=True)
         except StateUnwritableError as error:
-            self._miss()
+            self.miss()
             raise RecordUnavailableError(str(error), hint=error.hint) from error
 
     async def keep(self) -> None:
         """Put on disk every second what nobody waits for, and tell what was left out."""
         while True:
             await anyio.sleep(KEEP_SECONDS)
-            with suppress(StateUnwritableError):  # the next request hears of it
-                journal = self._open()
-                self._tell_omitted(journal, self._clock.monotonic())
-                await journal.durable()
+            # The next request hears of it; the head is tried again with the next checkpoint.
+            with suppress(StateUnwritableError, OSError):
+                writer = self._open()
+                now = self._clock.monotonic()
+                self._tell_omitted(writer, now)
+                if now >= self._sign_at:
+                    writer.checkpoint()
+                    self._sign_at = now + CHECKPOINT_SECONDS
+                head = writer.new_head
+                await writer.journal.durable()
+                if head is not None:
+                    await anyio.to_thread.run_sync(writer.keep_head, head)
 
     def close(self) -> None:
         """Write that the record ends here, and let go of it; blocks."""
-        if self._journal is None:
+        if self._writer is None or self._is_closed:
             return
-        self._tell_omitted(self._journal, float("inf"))
+        self._tell_omitted(self._writer, float("inf"))
         with suppress(StateUnwritableError):  # it shows by the missing line
-            self._write(self._journal, {"event": "stop"}, is_urgent=True)
-        self._journal.close()
+            self._writer.write({"event": "stop"}, is_urgent=True)
+        self._is_closed = True
+        self._writer.close()
 
-    def _open(self) -> Journal:
-        """Open the journal where an earlier run ended, and tell that this one begins."""
-        if self._journal is None:
-            journal = Journal(
-                self._directory, segment_bytes=SEGMENT_BYTES, reserve_bytes=RESERVE_BYTES
-            )
-            self._number = _last_number(self._directory)
-            self._journal = journal
+    def _open(self) -> Writer:
+        """Open the record where an earlier run ended, and tell that this one begins."""
+        if self._is_closed:
+            raise StateUnwritableError(f"{self._directory} is closed", hint="The daemon ends.")
+        if self._writer is None:
+            self._writer = Writer(self._directory, self._key, self._clock)
         if not self._is_begun:
-            begin: Fields = {
-                "event": "start",
-                "pid": os.getpid(),
-                "torn_bytes": self._journal.torn_bytes,
-                "version": self._version,
-            }
-            self._write(self._journal, begin)
+            self._writer.write({**self._writer.found, "event": "start", "version": self._version})
             self._is_begun = True
-        return self._journal
+            self._writer.checkpoint()
+            self._sign_at = self._clock.monotonic() + CHECKPOINT_SECONDS
+        return self._writer
 
-    def _tell_omitted(self, journal: Journal, now: float) -> None:
+    def _tell_omitted(self, writer: Writer, now: float) -> None:
         for count, first in self._sieve.turn(now):
             fields: Fields = {
                 "code": first.code,
@@ -164,49 +199,21 @@ class AuditLog:
             if first.kind is not None and first.tool is not None:
                 fields["tool"] = first.tool
             try:
-                self._write(journal, fields, is_urgent=True)
+                writer.write(fields, is_urgent=True)
             except StateUnwritableError:
-                self._miss(count)
+                self.miss(count)
 
-    def _tell_gap(self, journal: Journal) -> None:
+    def _tell_gap(self, writer: Writer) -> None:
         fields: Fields = {
             "count": self._unrecorded,
             "event": "gap",
             "since": self._unrecorded_since,
         }
-        self._write(journal, fields)
+        writer.write(fields)
         self._unrecorded = 0
 
-    def _miss(self, count: int = 1) -> None:
+    def miss(self, count: int = 1) -> None:
+        """Count what has no line, to be told as soon as there can be one."""
         if self._unrecorded == 0:
-            self._unrecorded_since = _text(self._clock.now())
+            self._unrecorded_since = write_time(self._clock.now())
         self._unrecorded += count
-
-    def _write(self, journal: Journal, fields: Fields, *, is_urgent: bool = False) -> None:
-        fields["seq"] = self._number + 1
-        now = self._clock.now()
-        # orjson writes a time in a fifth of the time, but leaves a fraction of zero out.
-        fields["time"] = now if now.microsecond else _text(now)
-        fields["v"] = FORMAT
-        journal.append(seal(fields), is_urgent=is_urgent)
-        self._number += 1
-
-
-def _text(moment: datetime) -> str:
-    """Write a time in UTC so that it sorts as text."""
-    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
-
-
-def _last_number(directory: Path) -> int:
-    """Tell the number of the last line; 0 if there is none."""
-    for line in newest_first(directory):
-        value = parse(line)
-        number = None if value is None else value.get("seq")
-        if isinstance(number, int):
-            return number
-    if any(path.stat().st_size for path in segments(directory)):
-        raise StateCorruptError(
-            f"{directory} holds a record that cannot be read",
-            hint="Keep it for whoever looks into it: move it away, then `agents up`.",
-        )
-    return 0

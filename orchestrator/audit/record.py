@@ -12,7 +12,7 @@ from orchestrator.model.names import AgentName, RoleName, TokenId
 from orchestrator.model.server import ToolClass
 from orchestrator.protocol.canonical import canonical
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 # `intent`: a call that changes something is about to be sent to its instance.
 # `stream`: a caller begins to listen; an `outcome` follows when it ends.
@@ -20,10 +20,12 @@ FORMAT: Final = 1
 # `decision`: the gateway refused a request, and no instance heard of it.
 # Beside these, the writer tells of itself:
 # `start`, `stop`: the record was opened and closed.
+# `checkpoint`: signs all before it.
+# `tombstone`: older lines may be removed; signed.
 # `omitted`: so many more lines like one before were left out.
 # `gap`: so many requests are without a line, because none could be written.
 CallEvent: TypeAlias = Literal["intent", "stream", "outcome", "decision"]
-Fields: TypeAlias = dict[str, str | int | datetime | None]
+Fields: TypeAlias = dict[str, str | int | datetime | dict[str, str] | None]
 
 
 @dataclass(slots=True)
@@ -134,3 +136,8 @@ def seal(fields: Fields) -> bytes:
     Every line of the record is made here, one after the other, in the order of the file.
     """
     return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS | orjson.OPT_UTC_Z)
+
+
+def write_time(moment: datetime) -> str:
+    """Write a time in UTC so that it sorts as text."""
+    return moment.isoformat(timespec="microseconds")[:-6] + "Z"

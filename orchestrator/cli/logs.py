@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
@@ -14,6 +14,10 @@ from orchestrator.cli.places import find_paths
 from orchestrator.errors import NotRunningError, SettingsError
 
 LOOK_SECONDS: Final = 0.2
+# What a server writes is what it likes: a longer line is shown in pieces, each a line.
+LONGEST_BYTES: Final = 64 * 1024
+# Of a longer log only its end is read; mostly it is emptied long before.
+END_BYTES: Final = 64 * 1024 * 1024
 
 
 def logs(  # noqa: PLR0913  one for each option
@@ -43,7 +47,8 @@ def logs(  # noqa: PLR0913  one for each option
     show = _print_json if as_json else _print
     try:
         with path.open("rb") as file:
-            for line in deque(file, maxlen=lines):
+            _skip(file)
+            for line in deque(_lines(file), maxlen=lines):
                 show(line)
             if follow:
                 _follow(path, file, show)
@@ -51,6 +56,19 @@ def logs(  # noqa: PLR0913  one for each option
         raise NotRunningError("there is no log yet", hint="Start with `agents up`.") from error
     except KeyboardInterrupt:
         note("")
+
+
+def _skip(file: BinaryIO) -> None:
+    """Go where the end of a log begins, if it is too long to be read."""
+    size = os.fstat(file.fileno()).st_size
+    if size > END_BYTES:
+        _ = file.seek(size - END_BYTES)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Read lines, the longest in pieces."""
+    while line := file.readline(LONGEST_BYTES):
+        yield line
 
 
 def _follow(path: Path, file: BinaryIO, show: Callable[[bytes], None]) -> None:
@@ -75,9 +93,9 @@ def _follow(path: Path, file: BinaryIO, show: Callable[[bytes], None]) -> None:
 
 def _print_new(file: BinaryIO, begun: bytes, show: Callable[[bytes], None]) -> bytes:
     """Print the lines that were added; return the beginning of one that is not whole yet."""
-    for line in file:
+    for line in _lines(file):
         begun += line
-        if begun.endswith(b"\n"):
+        if begun.endswith(b"\n") or len(begun) >= LONGEST_BYTES:
             show(begun)
             begun = b""
     return begun

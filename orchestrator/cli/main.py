@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.approval_commands import approvals, approvers, grants
 from orchestrator.cli.credential_commands import (
     REOPEN_EXAMPLE,
     REVOKE_ALL_EXAMPLES,
@@ -19,6 +20,15 @@ from orchestrator.cli.credential_commands import (
     revoke_all,
     rotations,
     schedules,
+)
+from orchestrator.cli.guard_commands import (
+    FREEZE_EXAMPLES,
+    disable,
+    enable,
+    freeze,
+    guards,
+    shadows,
+    thaw,
 )
 from orchestrator.cli.options import JsonOption, ProjectOption, RoleArgument
 from orchestrator.cli.render_commands import renders
@@ -55,8 +65,12 @@ pins = typer.Typer(
 )
 app.add_typer(pins, name="pins")
 
+app.add_typer(approvals, name="approvals")
+app.add_typer(grants, name="grants")
+app.add_typer(approvers, name="approvers")
 app.add_typer(rotations, name="rotate")
 app.add_typer(schedules, name="schedule")
+app.add_typer(shadows, name="shadow")
 app.add_typer(secrets, name="secrets")
 app.add_typer(renders, name="render")
 
@@ -184,6 +198,11 @@ def restart(role: RoleArgument, *, project: ProjectOption = None, json: JsonOpti
 
 _ = app.command("revoke-all", epilog=REVOKE_ALL_EXAMPLES)(revoke_all)
 _ = app.command("reopen", epilog=REOPEN_EXAMPLE)(reopen)
+_ = app.command("freeze", epilog=FREEZE_EXAMPLES)(freeze)
+_ = app.command("thaw", epilog="Example: agents thaw treasury")(thaw)
+_ = app.command("disable", epilog="Example: agents disable sign_transaction")(disable)
+_ = app.command("enable", epilog="Example: agents enable sign_transaction")(enable)
+_ = app.command("guards", epilog="Example: agents guards --json")(guards)
 
 
 @app.command(epilog="Example: agents validate")
@@ -202,6 +221,28 @@ def connect(role: RoleArgument, *, project: ProjectOption = None) -> None:
     from orchestrator.cli.connect import connect as work
 
     work(project, role)
+
+
+@app.command(epilog="Example: agents console --listen 127.0.0.1:8710 --no-open")
+def console(
+    *,
+    listen: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS:PORT", help="Where, on this machine alone; 0 is any port."),
+    ] = "127.0.0.1:0",
+    public_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="https address under which people open signed links."),
+    ] = None,
+    no_open: Annotated[
+        bool, typer.Option("--no-open", help="Print the login link, and open no browser.")
+    ] = False,
+    project: ProjectOption = None,
+) -> None:
+    """Serve a page for people: what runs, what waits for approval, what was called."""
+    from orchestrator.cli.console import console as work
+
+    work(project, listen, public_url, opens=not no_open)
 
 
 @app.command(epilog="Example: agents config treasury --client claude-code --write")

@@ -103,6 +103,7 @@ def check_project(
         users=choose_users(project),
         stores=project.settings.stores,
         docker=project.settings.docker,
+        notify=project.settings.notify,
     )
     specs = [
         *wanted.roles.values(),

@@ -73,21 +73,9 @@ def kubernetes(  # noqa: PLR0913  one for each option
     json: JsonOption = False,
 ) -> None:
     """Write manifests for Kubernetes."""
-    from orchestrator.cli.render_cluster import render
-    from orchestrator.render.kubernetes import kubernetes_files
+    from orchestrator.cli.render_cluster import Wanted, render_kubernetes
 
-    render(
-        "kubernetes",
-        kubernetes_files,
-        project,
-        tuple(roles or ()),
-        out=out,
-        image=image,
-        name=name,
-        generations=tuple(generation or ()),
-        is_check=check,
-        as_json=json,
-    )
+    render_kubernetes(Wanted(project, roles, image, name, generation, out, check, json))
 
 
 @renders.command(
@@ -100,23 +88,26 @@ def swarm(  # noqa: PLR0913  one for each option
     image: ImageOption = None,
     name: NameOption = None,
     generation: GenerationOption = None,
+    publish: Annotated[
+        int,
+        typer.Option(
+            metavar="PORT",
+            min=0,
+            max=65_535,
+            help="Port of the gateway's node, in plain HTTP and open to whoever reaches that "
+            "node; by default none: a proxy in the swarm that speaks TLS reaches it.",
+        ),
+    ] = 0,
+    unencrypted: Annotated[
+        bool,
+        typer.Option("--unencrypted", help="For nodes without IPsec, on a network of your own."),
+    ] = False,
     check: CheckOption = False,
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write a stack file for Docker Swarm."""
-    from orchestrator.cli.render_cluster import render
-    from orchestrator.render.swarm import swarm_files
+    from orchestrator.cli.render_cluster import Wanted, render_swarm
 
-    render(
-        "swarm",
-        swarm_files,
-        project,
-        tuple(roles or ()),
-        out=out,
-        image=image,
-        name=name,
-        generations=tuple(generation or ()),
-        is_check=check,
-        as_json=json,
-    )
+    wanted = Wanted(project, roles, image, name, generation, out, check, json)
+    render_swarm(wanted, publish=publish, is_encrypted=not unencrypted)

@@ -36,5 +36,8 @@ def write_wishes(state: StateFile, wanted: Desired) -> None:
             spec = action.spec.model_copy(update={"generation": generation})
             state.keep_role(action.role, spec)
     state.update(
-        gateway=wanted.gateway, bootstraps=wanted.bootstraps, credentials=wanted.credentials
+        gateway=wanted.gateway,
+        bootstraps=wanted.bootstraps,
+        credentials=wanted.credentials,
+        notify=wanted.notify,
     )

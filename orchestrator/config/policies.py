@@ -14,4 +14,11 @@ def policy_of(role: Role, server: Server) -> RolePolicy:
         resources=role.resources,
         prompts=role.prompts,
         asks=server.asks,
+        shadow=role.shadow,
+        approval=role.approval,
+        receipts={
+            name: tool.receipt
+            for name, tool in server.tools.items()
+            if tool.receipt and name in server.tools_of(role.band_names, role.mode)
+        },
     )

@@ -281,7 +281,9 @@ def _model_at(
         for name, field in here.model_fields.items():
             if (field.alias or name) == part:
                 found = list(models_in(field.annotation))
-                named = (each for each in found if _kinds_of(each) & set(branches))
+                named = (
+                    each for each in found if {each.__name__, *_kinds_of(each)} & set(branches)
+                )
                 here = next(named, found[0] if found else here)
                 break
     return here

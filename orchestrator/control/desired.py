@@ -20,6 +20,7 @@ from orchestrator.model.desired import (
 from orchestrator.model.issuers import IssuerSettings, OwnVault, WalletSuiteIssuer, lease_issuer
 from orchestrator.model.issuers_cloud import VaultLeaseIssuer
 from orchestrator.model.names import BandName, RoleName, SecretName, ServerName, lane_part
+from orchestrator.model.notify import NotifyPlan, Target
 from orchestrator.model.role import Mode, Restart, Role
 from orchestrator.model.rotation import UpstreamRotation
 from orchestrator.model.secret import KEPT, SecretRef
@@ -49,6 +50,7 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
     users: Mapping[str, str] = MappingProxyType({}),
     stores: Mapping[str, Account] = MappingProxyType({}),
     docker: Docker = _DOCKER,
+    notify: Mapping[str, Target] = MappingProxyType({}),
 ) -> Desired:
     """Turn checked files into specs.
 
@@ -67,6 +69,7 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
             under `owner_of(role)`.
         stores: Stores of secrets that are reached over the network, by name.
         docker: The engine for containers.
+        notify: Who is told what happens, by name.
 
     Returns:
         What should run; generations are left at 1.
@@ -126,7 +129,14 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
                 is_contained=role.runtime == "container",
             )
     credentials = CredentialPlan(issuers=makers, owners=owners, vault=vault, stores=dict(stores))
-    return Desired(gateway=gateway, roles=specs, bootstraps=bootstraps, credentials=credentials)
+    owners_of = {name: role.owner for name, role in roles.items()} if notify else {}
+    return Desired(
+        gateway=gateway,
+        roles=specs,
+        bootstraps=bootstraps,
+        credentials=credentials,
+        notify=NotifyPlan(targets=dict(notify), owners=owners_of),
+    )
 
 
 def owner_of(role: RoleName) -> str:
@@ -276,6 +286,7 @@ def _container(
         cpus=said.cpus,
         pids=said.pids,
         tmp=said.tmp,
+        file=said.file,
         egress=egress,
         engine=docker.socket,
         proxy=docker.image or "" if egress else "",

@@ -350,7 +350,7 @@ class Generation:
             pass
         elif serving.phase is Phase.QUARANTINED:
             self._withdraw_others()
-        elif not serving.is_ready:
+        elif not serving.is_ready and not serving.is_returning:
             self._let_another_serve()
         elif self.spec.standby and len(self._members) == 1:
             self._begin_second()

@@ -151,6 +151,17 @@ class Keeper:
         return soon and self.phase in {Phase.STARTING, Phase.BACKOFF, Phase.CRASH_LOOPING}
 
     @property
+    def is_returning(self) -> bool:
+        """Whether the process of an earlier run is alive, and only has to be attested again."""
+        record = self._services.state.state.processes.get(self.spec.name)
+        return (
+            self.phase is Phase.STARTING
+            and (self._may_adopt or self._record is not None)
+            and record is not None
+            and is_alive(record.pid, record.started, record.boot_id)
+        )
+
+    @property
     def tools(self) -> tuple[JsonObject, ...]:
         """The attested tools; they stay known while the process is away."""
         # A caller that lists them while the instance comes back is answered.

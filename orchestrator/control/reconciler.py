@@ -157,7 +157,11 @@ class Reconciler:
                     "the gateway's address, allowed hosts or `auth:` changed in agents.yaml",
                     hint="Run `agents down`, then `agents up`.",
                 )
-            state.update(bootstraps=desired.bootstraps, credentials=desired.credentials)
+            state.update(
+                bootstraps=desired.bootstraps,
+                credentials=desired.credentials,
+                notify=desired.notify,
+            )
             self._bootstraps.begin(desired.bootstraps, self._tasks())
             current = {role: slot.spec for role, slot in self._slots.items()}
             actions = plan(desired.roles, current)

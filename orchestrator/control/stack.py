@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import urlsplit
 
 from orchestrator.config.places import Places
 from orchestrator.config.project import Project, select_roles
@@ -13,16 +14,17 @@ from orchestrator.control.desired import desired
 from orchestrator.errors import SettingsError
 from orchestrator.model.container import PORT, PortServing
 from orchestrator.model.desired import Desired, GatewaySettings
-from orchestrator.model.destination import parse_destination
+from orchestrator.model.destination import Destination, parse_destination
 from orchestrator.model.names import RoleName, ServerName
 from orchestrator.model.role import Role
 from orchestrator.model.server import Server
 from orchestrator.model.workload import WorkloadSpec
-from orchestrator.render.stack import STATE, Stack, StackServer
+from orchestrator.render.stack import STATE, Once, Stack, StackServer
 from orchestrator.render.yamltext import to_yaml
 
 # What of `agents.yaml` a gateway in a stack goes by; the rest is about servers of our own.
 _KEPT_SETTINGS: Final = ("hosts", "origins", "log_level", "auth")
+_HTTPS_PORT: Final = 443
 _LEFT: Final = re.compile(r"\{(state|project|python|socket)\}")
 
 
@@ -54,13 +56,16 @@ def stack_of(
     on_port = {name: _on_port(server) for name, server in servers.items()}
     wanted = _desired(project, roles, on_port)
     built = [_server(one, on_port[one.server], generations) for one in wanted.roles.values()]
+    made = _desired(project, roles, servers)
     return Stack(
         project=name,
         image=image,
         servers=tuple(built),
         files=_files(project, built),
         hosts=project.settings.hosts,
-        bootstraps=tuple(_bootstraps(_desired(project, roles, servers), servers)),
+        bootstraps=tuple(_bootstraps(made, servers)),
+        once=tuple(_once(project, made)),
+        asks=tuple(_asks(project)),
     )
 
 
@@ -102,6 +107,60 @@ def _bootstraps(wanted: Desired, servers: Mapping[ServerName, Server]) -> Genera
                 hint="Do it by `agents up`, and refer to secrets that are kept elsewhere.",
             )
         yield _server(one.spec, servers[one.server], {})
+
+
+def _once(project: Project, wanted: Desired) -> Generator[Once]:
+    """Tell what `agents up` makes on this machine for roles that run elsewhere."""
+    for one in wanted.bootstraps.values():
+        secrets = {
+            f"{role}-{spec.server}": found
+            for role, spec in wanted.roles.items()
+            if (found := {
+                str(name): _inside(project, ref.path)
+                for name, ref in spec.secrets.items()
+                if ref.scheme == "file" and ref.path in one.files
+            })
+        }  # fmt: skip
+        said = project.servers[one.server].container
+        if secrets and said is not None:
+            places = Places(project.root, project.state, "")
+            keep = {
+                PurePosixPath(old).name: _inside(project, places.fill(old)) for old in said.keep
+            }
+            yield Once(
+                server=one.server,
+                role=next(role for role, spec in wanted.roles.items()
+                          if f"{role}-{spec.server}" in secrets),
+                marks=tuple(sorted(_inside(project, path) for path in one.files)),
+                keep=keep,
+                secrets=secrets,
+            )  # fmt: skip
+
+
+def _inside(project: Project, path: str) -> str:
+    """Write a path as it is inside the project, where it is inside."""
+    place, root = PurePosixPath(path), PurePosixPath(project.root)
+    return str(place.relative_to(root)) if place.is_relative_to(root) else path
+
+
+def _asks(project: Project) -> Generator[Destination]:
+    """Tell where the gateway of a stack asks for keys.
+
+    Raises:
+        SettingsError: The place is this machine, which a container is not.
+    """
+    auth = project.settings.auth
+    if (url := auth.jwks or auth.issuer) is None:
+        return
+    parts = urlsplit(url)
+    if parts.scheme != "https":
+        raise SettingsError(
+            f"the identity provider {url} is this machine, which no container reaches so",
+            hint="Write its https:// address under `auth:` of agents.yaml.",
+        )
+    host = parts.hostname or ""
+    shown = f"[{host}]" if ":" in host else host
+    yield parse_destination(f"{shown}:{parts.port or _HTTPS_PORT}")
 
 
 def secrets_of(project: Project, only: Sequence[str], state: Path) -> Desired:

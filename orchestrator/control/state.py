@@ -11,6 +11,7 @@ from orchestrator.files import write_atomically
 from orchestrator.model.base import JsonObject, Model
 from orchestrator.model.desired import BootstrapSpec, CredentialPlan, GatewaySettings
 from orchestrator.model.names import RoleField, RoleName, ServerField, ServerName, WorkloadName
+from orchestrator.model.notify import NotifyPlan
 from orchestrator.model.rotation import Closure
 from orchestrator.model.snapshot import Era
 from orchestrator.model.workload import WorkloadSpec
@@ -74,6 +75,7 @@ class ControlState(Model):
         closed: Why roles were closed in an emergency; they stay so until they are opened again.
         closures: Orders to close roles that are not carried out to their end.
         credentials: Who makes credentials.
+        notify: Who is told what happens.
     """
 
     format: Literal[1] = 1
@@ -96,6 +98,7 @@ class ControlState(Model):
     closed: dict[RoleField, str] = Field(default_factory=dict)
     closures: Annotated[tuple[Closure, ...], Field(strict=False)] = ()
     credentials: CredentialPlan = CredentialPlan()
+    notify: NotifyPlan = NotifyPlan()
 
 
 def read_state(path: Path) -> ControlState:

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 
 from orchestrator.gateway.context import Exchange, Filter, Handler, chain
 from orchestrator.gateway.discovery import Discovery
+from orchestrator.gateway.filters.approve import Approve, Gatekeeper
 from orchestrator.gateway.filters.attend import Attend
 from orchestrator.gateway.filters.authenticate import Authenticate
 from orchestrator.gateway.filters.authorize import Authorize
 from orchestrator.gateway.filters.disclose import Disclose, cut_result
+from orchestrator.gateway.filters.guard import Guard
 from orchestrator.gateway.filters.introduce import Introduce
 from orchestrator.gateway.filters.parse import Parse
 from orchestrator.gateway.filters.record import Record, Recorder
+from orchestrator.gateway.filters.shadow import Shadow
 from orchestrator.gateway.filters.spend import Spend
 from orchestrator.gateway.filters.throttle import Throttle
 from orchestrator.gateway.hub import Hub
@@ -23,7 +26,9 @@ from orchestrator.gateway.sessions import Sessions
 from orchestrator.gateway.settings import Common, GatewaySettings
 from orchestrator.gateway.sums import SumStore
 from orchestrator.gateway.table import Table
+from orchestrator.guards.index import Guards
 from orchestrator.model.names import RoleName
+from orchestrator.model.notes import Notes
 from orchestrator.policy.decide import CompiledPolicy
 from orchestrator.tokens.jwt import OAuthTokens, Verifier
 
@@ -43,6 +48,9 @@ class Parts:
         questions: What legacy callers were asked.
         parking: Calls that wait for modern callers.
         sums: What calls have added up to.
+        gatekeeper: Knows what people approved; without it, what they have to is refused.
+        guards: What is held back.
+        notes: Where calls are told that are recorded and not made; without it none of them is.
         on_session_ended: Is told of a session that its caller ended.
         on_level: Is told that a session of a role changed its log level.
     """
@@ -57,6 +65,9 @@ class Parts:
     questions: Questions
     parking: Parking
     sums: SumStore | None
+    gatekeeper: Gatekeeper | None
+    guards: Guards
+    notes: Notes | None
     on_session_ended: Callable[[RoleName, str], None]
     on_level: Callable[[RoleName], None]
 
@@ -100,9 +111,14 @@ def build_chain(parts: Parts, common: Common, settings: GatewaySettings) -> Hand
         ),
         # Default deny.
         Authorize(parts.table),
+        # What is held back exists all the same, so behind that; and costs no rate.
+        Guard(parts.guards),
         # Limits are of agents and tools, so after both are known; rules before anything dear.
         Throttle(policy_of, common.clock, settings.hang_up_patience_seconds),
-        # (approve: after it is allowed at all, before it takes a place at the instance.)
+        # What is not to be done needs nobody's approval; but a rule that refuses it comes first.
+        Shadow(parts.guards, parts.notes, common.clock),
+        # People are asked last, for what nothing else refuses, and before an instance is claimed.
+        Approve(policy_of, parts.gatekeeper),
         # What needs no instance ends here: an agent opens and lists while its instance restarts.
         Disclose(
             common.info,
@@ -125,5 +141,6 @@ def build_chain(parts: Parts, common: Common, settings: GatewaySettings) -> Hand
         filter_result=cut_result,
         call_seconds=settings.call_seconds,
         patience=settings.hang_up_patience_seconds,
+        guards=parts.guards,
     )
     return chain(filters, relay)

@@ -28,6 +28,7 @@ from orchestrator.errors import (
 )
 from orchestrator.gateway.caller import LegacyCaller, ModernCaller, can_be_asked, may_repeat
 from orchestrator.gateway.context import Exchange, Reply
+from orchestrator.gateway.filters.guard import require_free
 from orchestrator.gateway.parking import OpenCall, Parking
 from orchestrator.gateway.questions import Questions
 from orchestrator.gateway.replies import status_of
@@ -36,6 +37,7 @@ from orchestrator.gateway.settings import Common
 from orchestrator.gateway.table import Place, Table
 from orchestrator.gateway.target import Target, just_wait
 from orchestrator.gateway.upstream.base import Caller, Outgoing
+from orchestrator.guards.index import Guards
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.protocol import jsonrpc, mcp
 
@@ -72,6 +74,7 @@ class Relay:
         filter_result: Callable[[Exchange, JsonObject], None],
         call_seconds: float,
         patience: float,
+        guards: Guards,
     ) -> None:
         """Set the bounds of a call.
 
@@ -84,6 +87,7 @@ class Relay:
             filter_result: Takes out of a result what the role must not see.
             call_seconds: Longest time that a call may take.
             patience: Seconds before it is looked whether the caller is still there.
+            guards: What is held back; asked once more before something is sent.
         """
         self._info = common.info
         self._clock: Clock = common.clock
@@ -94,6 +98,7 @@ class Relay:
         self._filter_result = filter_result
         self._call_seconds = call_seconds
         self._patience = patience
+        self._guards = guards
         self._envelope = mcp.envelope(common.info)
         # States of calls that change something, the oldest first.
         self._used: OrderedDict[str, None] = OrderedDict()
@@ -153,26 +158,28 @@ class Relay:
         promise: Promise | None,
     ) -> Reply:
         """Send the request until it is answered, and not only asked about or lost."""
+        deadline = 0.0
         for _ in range(_MAX_ROUNDS):
             # Nothing waits on the usual way, and each wait that cannot happen costs all the same.
             target = None if promise else self._table.try_claim(exchange, place)
             if target is None:
-                target = await self._claim(exchange, place, promise)
+                target = await self._claim(exchange, place, promise, deadline)
                 place = exchange.place or place
             exchange.target = target
             exchange.finally_do(target.release)
-            if exchange.kind != "READ" and exchange.kind is not None:
+            if exchange.kind not in {None, "READ"} and not exchange.is_intended:
                 await exchange.intend()
             call = self._begin(exchange, place, target, meta)
+            sent = None
             try:
                 if call is not None:
                     return await self._attend(exchange, call, meta)
-                response = await self._send(exchange, place, meta, answered)
-            except TargetLostError:
-                if not may_repeat(exchange):
-                    raise
-                exchange.attempt += 1
-                exchange.do_now(target.release)
+                sent = self._send(exchange, place, meta, answered)
+                response = await sent
+            except (TargetLostError, TargetUnavailableError) as error:
+                if call is None and sent is None and target.is_open:
+                    raise  # it does not even read what it was sent before
+                deadline = await self._let_go(exchange, target, error, deadline)
                 continue
             exchange.let_go()
             result = response.result
@@ -186,10 +193,39 @@ class Relay:
                 raise NotRelayedError("The tool asks its caller, which its role does not allow")
         raise NotRelayedError("The tool asks its caller again and again")
 
-    async def _claim(self, exchange: Exchange, place: Place, promise: Promise | None) -> Target:
+    async def _let_go(
+        self,
+        exchange: Exchange,
+        target: Target,
+        error: TargetLostError | TargetUnavailableError,
+        deadline: float,
+    ) -> float:
+        """Let go of a target that was lost, or took no connection, if another may have the request.
+
+        Returns:
+            Until when another may be waited for; 0 if nobody has waited so far.
+
+        Raises:
+            UpstreamError: It cannot be made again; or nobody else came.
+        """
+        if isinstance(error, TargetLostError):
+            if not may_repeat(exchange):
+                raise error
+            exchange.attempt += 1
+            exchange.do_now(target.release)
+            return deadline
+        # Nothing was sent, so whoever follows may have it, whatever it does, if it is still whole.
+        if exchange.message is None:
+            raise error
+        exchange.do_now(target.release)
+        return await self._table.look_again(exchange, target, deadline)
+
+    async def _claim(
+        self, exchange: Exchange, place: Place, promise: Promise | None, deadline: float
+    ) -> Target:
         if promise is None:
-            return await self._table.claim(exchange, place)
-        target = await self._table.claim(exchange, place, promise[0])
+            return await self._table.claim(exchange, place, deadline=deadline)
+        target = await self._table.claim(exchange, place, promise[0], deadline=deadline)
         target.keep_promise(promise[1])
         return target
 
@@ -228,12 +264,14 @@ class Relay:
         return call
 
     def _require_valid(self, exchange: Exchange) -> None:
-        """Stop here if the request was interrupted, or its token has ended.
+        """Stop here if the request was interrupted, is held back, or its token has ended.
 
         Raises:
-            AgentsError: It was, or it has.
+            AgentsError: It was, it is, or it has.
         """
         exchange.require_whole()
+        if not self._guards.is_idle:
+            require_free(self._guards, exchange)
         principal = exchange.principal
         if principal is not None and principal.expires_at <= self._clock.now():
             raise TokenExpiredError("The token's time is over")

@@ -46,6 +46,7 @@ class Row:
         http_status: Status of a refusal before the message was read; None for the JSON-RPC code's.
         session_status: Status of a refusal for its session, whatever was asked in it.
         is_internal: Whether even the error's code is nobody's business.
+        mark: Key in `_meta` of a tool result that is true; none if None.
     """
 
     category: Category
@@ -57,6 +58,7 @@ class Row:
     http_status: int | None = None
     session_status: int | None = None
     is_internal: bool = False
+    mark: str | None = None
 
 
 # Statuses beside which HTTP has a header for when to try again.
@@ -65,6 +67,7 @@ _INTERNAL: Final = Row(
     "upstream", sentence="Internal error", rpc_code=jsonrpc.INTERNAL_ERROR, is_internal=True
 )
 _AUTH: Final = Row("auth", sentence="The token is not valid here")
+_ASK_OPERATOR: Final = "Ask whoever runs the gateway; trying again does not help."
 _CHECK_FIRST: Final = "Find out whether the call took effect before you make it again."
 
 TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
@@ -100,7 +103,23 @@ TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
             required_action="Leave secrets out of arguments; what a tool needs, its server has.",
         ),
         errors.SumExceededError: Row("limit", acts=True),
+        errors.ApprovalRequiredError: Row("flow", acts=True),
+        errors.ApprovalDeniedError: Row("flow", acts=True),
+        errors.ApprovalTakenError: Row("flow", acts=True),
+        errors.ApprovalUnknownError: _INTERNAL,  # told by commands only
+        errors.ApprovalClosedError: _INTERNAL,
+        errors.ApprovalChangedError: _INTERNAL,
+        errors.ApproverError: _INTERNAL,
+        errors.RoleFrozenError: Row("not_available", acts=True, required_action=_ASK_OPERATOR),
+        errors.ToolDisabledError: Row("not_available", acts=True, required_action=_ASK_OPERATOR),
+        errors.ShadowedError: Row(
+            "flow",
+            acts=True,
+            required_action="Go on as if it could not be done; trying again does not help.",
+            mark=mcp.SHADOW_KEY,
+        ),
         errors.UnknownToolError: Row("not_available", rpc_code=jsonrpc.INVALID_PARAMS),
+        errors.LinkRefusedError: _INTERNAL,  # told to people only
         errors.TooManyCallsError: Row(
             "limit",
             sentence="Too much is under way with this token; nothing was done",
@@ -136,7 +155,7 @@ TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
             "not_available",
             acts=True,
             sentence="The role was closed by its operator; nothing was done",
-            required_action="Ask whoever runs the gateway; trying again does not help.",
+            required_action=_ASK_OPERATOR,
             http_status=503,
         ),
         errors.UpstreamTimeoutError: Row(
@@ -153,7 +172,8 @@ TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
         ),
         errors.NotRelayedError: Row("not_available", acts=True),
         errors.CallCancelledError: Row("flow", rpc_code=REQUEST_CANCELLED),
-        errors.ToolFailedError: _INTERNAL,  # told by commands only
+        errors.UndeliveredError: _INTERNAL,  # told by commands only
+        errors.ToolFailedError: _INTERNAL,
         errors.CallerAskedError: _INTERNAL,
         errors.UnknownResourceError: Row("not_available", rpc_code=jsonrpc.INVALID_PARAMS),
         errors.UnknownPromptError: Row("not_available", rpc_code=jsonrpc.INVALID_PARAMS),
@@ -179,6 +199,7 @@ TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
         errors.StateCorruptError: _INTERNAL,
         errors.StateUnwritableError: _INTERNAL,
         errors.PinsChangedError: _INTERNAL,
+        errors.IncidentUnknownError: _INTERNAL,
         errors.RecordUnavailableError: Row(
             "not_available",
             acts=True,
@@ -230,8 +251,13 @@ def refuse(exchange: Exchange, error: errors.AgentsError) -> Reply:
         return Reply(401, body, "auth", code, _UNAUTHORIZED.headers)
     message = error.message if row.sentence is None else row.sentence
     data: JsonObject = {"category": row.category, "code": code, "message": message}
-    if row.required_action is not None:
-        data["requiredAction"] = row.required_action
+    required_action = row.required_action
+    if isinstance(error, errors.ApprovalError):
+        required_action = error.required_action
+        if error.approval:
+            data["approvalId"] = error.approval
+    if required_action is not None:
+        data["requiredAction"] = required_action
     retry_after_ms = row.retry_after_ms
     if isinstance(error, errors.RuleError) and error.retry_after_ms is not None:
         retry_after_ms = error.retry_after_ms
@@ -239,7 +265,7 @@ def refuse(exchange: Exchange, error: errors.AgentsError) -> Reply:
         data["retryAfterMs"] = retry_after_ms
     data["requestId"] = exchange.id
     if row.acts and exchange.method == "tools/call" and exchange.request_id is not None:
-        return _tell_model(exchange, exchange.request_id, data, row.category, code)
+        return _tell_model(exchange, exchange.request_id, data, row, code)
     if isinstance(error, errors.UnsupportedVersionError):
         data |= {"supported": [*mcp.MODERN_VERSIONS], "requested": error.requested}
     rpc_code = _OWN_CODES[row.category] if row.rpc_code is None else row.rpc_code
@@ -297,7 +323,7 @@ def _tell_model(
     exchange: Exchange,
     request_id: jsonrpc.RequestId,
     data: JsonObject,
-    category: Category,
+    row: Row,
     code: str,
 ) -> Reply:
     result: JsonObject = {
@@ -305,6 +331,8 @@ def _tell_model(
         "structuredContent": data,
         "isError": True,
     }
+    if row.mark is not None:
+        result["_meta"] = {row.mark: True}
     if exchange.era == "modern":
         result["resultType"] = "complete"
-    return Reply(200, jsonrpc.encode(jsonrpc.result_body(request_id, result)), category, code)
+    return Reply(200, jsonrpc.encode(jsonrpc.result_body(request_id, result)), row.category, code)

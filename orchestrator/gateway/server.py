@@ -19,6 +19,7 @@ from orchestrator.gateway import hub
 from orchestrator.gateway.app import Application
 from orchestrator.gateway.chain import Parts, build_chain
 from orchestrator.gateway.discovery import Discovery
+from orchestrator.gateway.filters.approve import Gatekeeper
 from orchestrator.gateway.filters.record import LogRecorder, Recorder
 from orchestrator.gateway.front import Connection
 from orchestrator.gateway.hub import Hub
@@ -33,8 +34,10 @@ from orchestrator.gateway.target import Target
 from orchestrator.gateway.upstream.base import Upstream
 from orchestrator.gateway.upstream.http import HttpUpstream
 from orchestrator.gateway.upstream.stdio import StdioUpstream, Wire
+from orchestrator.guards.index import Guards, open_guards
 from orchestrator.model.base import JsonObject
 from orchestrator.model.names import RoleName, TokenId, WorkloadName
+from orchestrator.model.notes import Notes
 from orchestrator.model.rotation import Drain
 from orchestrator.model.snapshot import Era, Pulse, Route, Snapshot, TargetRef
 from orchestrator.runtimes.channel import Channel
@@ -44,6 +47,7 @@ from orchestrator.tokens.jwt import OAuthTokens, Verifier
 # Until uvicorn cancels what is left; by then the gateway has ended it with an answer.
 _SLACK_SECONDS: Final = 2
 _CUT_SECONDS: Final = 0.1
+_CLOSED: Final = "The role was closed during the call"
 
 
 def open_channel(ref: TargetRef) -> Channel:
@@ -113,6 +117,9 @@ class Gateway:
         key: bytes | None = None,
         journal: SessionJournal | None = None,
         sums: SumStore | None = None,
+        gatekeeper: Gatekeeper | None = None,
+        guards: Guards | None = None,
+        notes: Notes | None = None,
         open_wire: Callable[[TargetRef], Wire] = open_channel,
     ) -> None:
         """Put the parts together; nothing runs yet.
@@ -125,6 +132,9 @@ class Gateway:
             key: Seals what callers keep, 32 bytes; one for this run alone if None.
             journal: Keeps what changed in sessions; nothing does if None.
             sums: Keeps what calls add up to; calls that count are refused if None.
+            gatekeeper: Knows what people approved; what they have to is refused if None.
+            guards: What is held back; nothing is if None.
+            notes: Is told calls that are recorded and not made; they are refused if None.
             open_wire: Connects to a process; may raise `TargetUnavailableError`.
         """
         self.on_tools_changed: Callable[[WorkloadName], None] = _ignore
@@ -158,6 +168,9 @@ class Gateway:
             questions=Questions(),
             parking=self._parking,
             sums=sums,
+            gatekeeper=gatekeeper,
+            guards=guards or open_guards(),
+            notes=notes,
             on_session_ended=self._note_session_end,
             on_level=self._set_level,
         )
@@ -320,11 +333,20 @@ class Gateway:
         Returns:
             How many calls that were.
         """
-        cut = self._parking.cut(role)
-        lost = TargetLostError("The role was closed during the call")
-        cut += self.app.cut_role(role, lost, RoleClosedError("The role was closed"))
+        cut = self.cut_callers(role)
+        lost = TargetLostError(_CLOSED)
         for target in self._table.every_target(role):
             target.lose(lost)
+        return cut
+
+    def cut_callers(self, role: RoleName) -> int:
+        """End every request and stream at a role; its instance goes on.
+
+        Returns:
+            How many requests that were.
+        """
+        cut = self._parking.cut(role)
+        cut += self.app.cut_role(role, TargetLostError(_CLOSED), RoleClosedError(_CLOSED))
         self._hub.end_role(role)
         return cut
 

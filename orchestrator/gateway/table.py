@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from orchestrator.gateway.context import Exchange
 
 T = TypeVar("T")
+# After this time a target that took no connection is tried again: it may have missed one only.
+_LOOK_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +323,12 @@ class Table:
         return target
 
     async def claim(
-        self, exchange: "Exchange", decided: Place, given_by: str | None = None
+        self,
+        exchange: "Exchange",
+        decided: Place,
+        given_by: str | None = None,
+        *,
+        deadline: float = 0.0,
     ) -> Target:
         """Claim the target for a request, waiting a moment if it is on its way.
 
@@ -332,6 +339,7 @@ class Table:
             decided: The place that it was allowed by; it is decided again if that has changed.
             given_by: The workload that gave the caller what it answers now; while that is there,
                 the answer goes to it.
+            deadline: When it has waited for long enough, by the loop's clock; 0 begins to count.
 
         Raises:
             TargetUnavailableError: There is none in time.
@@ -340,7 +348,6 @@ class Table:
             PolicyError: The role does not allow the call any more.
         """
         role = exchange.role
-        deadline = 0.0
         while True:
             place = self._places.get(role)
             picked = None
@@ -369,6 +376,36 @@ class Table:
                 _decide_again(exchange, place, decided)
                 bridge.claim()
                 return bridge
+
+    async def look_again(self, exchange: "Exchange", target: Target, deadline: float) -> float:
+        """Wait for news of a target that took no connection: its end may not be known yet.
+
+        Args:
+            exchange: The request, of which nothing was sent.
+            target: The target, without a claim.
+            deadline: When it has waited for long enough, by the loop's clock; 0 begins to count.
+
+        Returns:
+            The deadline; until then it makes sense to claim a target once more.
+
+        Raises:
+            TargetUnavailableError: The time is over, or too many wait.
+        """
+        now = asyncio.get_running_loop().time()
+        deadline = deadline or now + self._patience
+        if now >= deadline:
+            raise TargetUnavailableError("The instance takes no connection")
+        if target.state in {State.OPEN, State.LEAVING}:
+            pause = min(deadline, now + _LOOK_SECONDS)
+            place = self._places.get(exchange.role)
+            try:
+                await self._wait_for_swap(
+                    exchange.role, place, exchange.wait, pause, is_wanted=True
+                )
+            except TargetUnavailableError:
+                if asyncio.get_running_loop().time() < pause:
+                    raise
+        return deadline
 
     def _giver(self, workload: str | None, place: Place) -> Target | None:
         """Find the process that gave a caller what it answers, while it is there."""

@@ -6,6 +6,7 @@ from pydantic import Field, SecretStr
 
 from orchestrator.model.base import Model, PositiveDuration
 from orchestrator.model.names import AgentField, RoleField, ToolField
+from orchestrator.model.notify import TargetField
 
 ApprovalState: TypeAlias = Literal["pending", "approved", "denied", "expired", "used"]
 Decision: TypeAlias = Literal["approve", "deny"]
@@ -99,6 +100,7 @@ class GrantEndRequest(Model):
     op: Literal["grant.end"] = "grant.end"
     id: str
     reason: Reason = ""
+    ticket: SecretStr = SecretStr("")
 
 
 class ApproversRequest(Model):
@@ -141,6 +143,20 @@ class ApproverLoginRequest(Model):
     op: Literal["approver.login"] = "approver.login"
     name: AgentField
     passphrase: SecretStr
+
+
+class ConsoleNoteRequest(Model):
+    """Record something about the console itself: who tried to get in, and how it went."""
+
+    op: Literal["console.note"] = "console.note"
+    event: Literal[
+        "console.opened",
+        "console.closed",
+        "console.login",
+        "console.login_refused",
+        "console.login_replayed",
+        "console.form_refused",
+    ]
 
 
 ApprovalOrder: TypeAlias = (
@@ -274,5 +290,16 @@ class IncidentCloseRequest(Model):
     reason: Reason = ""
 
 
+class NotifyTestRequest(Model):
+    """Send a test message to one target, or to all.
+
+    Attributes:
+        target: The target, None for all.
+    """
+
+    op: Literal["notify.test"] = "notify.test"
+    target: TargetField | None = None
+
+
 IncidentOrder: TypeAlias = IncidentsRequest | IncidentStartRequest | IncidentCloseRequest
-GovernanceRequest: TypeAlias = ApprovalOrder | GuardOrder | IncidentOrder
+GovernanceRequest: TypeAlias = ApprovalOrder | GuardOrder | IncidentOrder | ConsoleNoteRequest

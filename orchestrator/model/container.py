@@ -33,6 +33,8 @@ HTTP_SEAT: Final = "/run/bandmaster-http"
 LOG: Final = "/run/bandmaster-log"
 SOCKET: Final = f"{HTTP_SEAT}/http.sock"
 PORT: Final = 8080
+# A log that grows faster than it is looked after ends there, and so does a file full of holes.
+LARGEST_FILE: Final = 2**30
 
 
 def parse_size(text: object) -> int:
@@ -135,6 +137,7 @@ class Container(Model):
         cpus: How many processors it may keep busy.
         pids: How many processes and threads it may have.
         tmp: Size of its `/tmp`, which is in memory, is its home, and runs no programs.
+        file: Size of the largest file that it may write, its log included.
         http: How it speaks HTTP on a port, where Compose, Swarm or Kubernetes start it. A server
             that is launched with `transport: http` and `listen: port` needs none.
     """
@@ -149,6 +152,7 @@ class Container(Model):
     cpus: Cpus = 0.5
     pids: Pids = 64
     tmp: Size = 16 * 2**20
+    file: Size = LARGEST_FILE
     http: PortServing | None = None
 
 
@@ -163,6 +167,7 @@ class ContainerSpec(Model):
         cpus: How many processors it may keep busy.
         pids: How many processes and threads it may have.
         tmp: Size of its `/tmp`.
+        file: Size of the largest file that it may write.
         egress: Hosts and ports that it may reach; none by default.
         engine: Socket of the engine that runs it.
         proxy: The image of the proxy through which it reaches them; empty where it needs none.
@@ -175,6 +180,7 @@ class ContainerSpec(Model):
     cpus: Cpus
     pids: Pids
     tmp: Size
+    file: Size = LARGEST_FILE
     egress: Annotated[tuple[DestinationField, ...], Field(strict=False)] = ()
     engine: str
     proxy: str = ""

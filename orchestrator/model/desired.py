@@ -8,6 +8,7 @@ from orchestrator.model.auth import Auth
 from orchestrator.model.base import Model
 from orchestrator.model.issuers import IssuerSettings, OwnVault
 from orchestrator.model.names import RoleField, ServerField
+from orchestrator.model.notify import NotifyPlan
 from orchestrator.model.rotation import IssuerField
 from orchestrator.model.server import BootstrapCall
 from orchestrator.model.stores import Account, StoreField
@@ -81,9 +82,11 @@ class Desired(Model):
         roles: One instance a role; generations are given by the control plane.
         bootstraps: What has to be done once, by server.
         credentials: Who makes credentials.
+        notify: Who is told what happens.
     """
 
     gateway: GatewaySettings
     roles: dict[RoleField, WorkloadSpec]
     bootstraps: dict[ServerField, BootstrapSpec] = Field(default_factory=dict)
     credentials: CredentialPlan = CredentialPlan()
+    notify: NotifyPlan = NotifyPlan()

@@ -76,6 +76,17 @@ def check_role_name(text: str) -> RoleName:
     return RoleName(text)
 
 
+def check_tool_name(text: str) -> ToolName:
+    """Take a tool's name from the command line.
+
+    Raises:
+        SettingsError: It is none.
+    """
+    if not re.fullmatch(TOOL_PATTERN, text):
+        raise SettingsError(f"{text!r} is no name of a tool", hint="`agents tools ROLE` lists them.")
+    return ToolName(text)
+
+
 def check_agent_name(text: str) -> AgentName:
     """Take an agent's name from the command line.
 

@@ -1,9 +1,15 @@
 """What the control plane tells the record: who decided what about what."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, TypeAlias
 
 NoteFields: TypeAlias = Mapping[str, str | int]
+# Keeps what nobody has to wait for: it is written soon, from any thread, and stops nothing.
+Mention: TypeAlias = Callable[[str, NoteFields], None]
+
+
+def mention_nothing(_: str, __: NoteFields, /) -> None:
+    """Keep nothing."""
 
 
 class Notes(Protocol):

@@ -18,7 +18,7 @@ from orchestrator.model.names import (
 )
 from orchestrator.model.reference import SecretRefField
 from orchestrator.model.rotation import RotationRule
-from orchestrator.model.rules import Limits, Readable, Sharing, Sum, ToolRule
+from orchestrator.model.rules import Approvals, Limits, Readable, ShadowRule, Sharing, Sum, ToolRule
 
 Mode: TypeAlias = Literal["agent", "owner"]
 Kind: TypeAlias = Literal["process", "container"]
@@ -67,6 +67,10 @@ class Role(Model):
         limits: How much may happen: rates, concurrency, waiting calls.
         tools: How single tools of its bands are narrowed.
         sums: What arguments may add up to.
+        approval: Calls that people have to approve, each once: of a class (`read`, `write`,
+            `destructive`), of a tool by name, or an object with `class:` or `tool:`, `quorum:` and
+            `expires:`.
+        shadow: Calls that are recorded and not made, for a time.
         resources: URIs, or templates with `{name}` for one path segment, that may be read, or
             `all`. None are shown unless named here.
         prompts: Prompts that may be had, or `all`. None are shown unless named here.
@@ -91,6 +95,8 @@ class Role(Model):
     limits: Limits = Limits()
     tools: dict[ToolField, ToolRule] = Field(default_factory=dict)
     sums: Annotated[tuple[Sum, ...], Field(strict=False)] = ()
+    approval: Approvals = ()
+    shadow: ShadowRule | None = None
     resources: Readable = ()
     prompts: Readable = ()
     rotation: RotationRule = RotationRule()

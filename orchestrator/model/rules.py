@@ -1,10 +1,18 @@
 """What a role's calls may do, beyond which tools they may name: its policy as data."""
 
-from datetime import timedelta
+import re
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, ClassVar, Final, Literal, Self, TypeAlias, get_args
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
 
 from orchestrator.model.amount import PLAIN_DECIMAL, format_amount, parse_amount
 from orchestrator.model.base import Json, Model, PositiveDuration
@@ -21,6 +29,9 @@ Readable = (
     | Literal["all"]
 )
 Asks = Annotated[tuple[Asking, ...], Field(strict=False)]
+ClassWord: TypeAlias = Literal["read", "write", "destructive"]
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_CLASSES: Final[tuple[str, ...]] = get_args(ClassWord)
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Amount = Annotated[
     Decimal,
@@ -97,6 +108,78 @@ class Sum(Model):
     max: Annotated[Amount, Field(gt=0)]
 
 
+def _read_approval(value: object) -> object:
+    """Take a word for an object: the name of a class, or of a tool."""
+    if not isinstance(value, str):
+        return value
+    return {"class": value} if value in _CLASSES else {"tool": value}
+
+
+class ApprovalRule(Model):
+    """What people have to approve, call by call.
+
+    Attributes:
+        kind: Every tool of this class.
+        tool: This tool.
+        quorum: How many different people have to approve a call.
+        expires: How long a call waits for people, and then, approved, for being made.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    kind: ClassWord | None = Field(default=None, alias="class")  # `class` in the file
+    tool: ToolField | None = None
+    quorum: Annotated[int, Field(ge=1, le=10)] = 1
+    expires: PositiveDuration = timedelta(hours=1)
+
+    @model_validator(mode="after")
+    def _name_one(self) -> Self:
+        if (self.kind is None) == (self.tool is None):
+            raise ValueError("name either a class or a tool")
+        return self
+
+
+ApprovalField = Annotated[
+    ApprovalRule,
+    BeforeValidator(_read_approval, json_schema_input_type=ClassWord | ToolField | ApprovalRule),
+]
+Approvals = Annotated[tuple[ApprovalField, ...], Field(strict=False)]
+
+
+def _read_until(value: object) -> object:
+    """Take a day for its end, and a time without a zone for UTC."""
+    if not isinstance(value, str):
+        return value
+    try:
+        if _DAY.fullmatch(value):
+            return datetime.combine(date.fromisoformat(value), time.max, UTC)
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError("a date, such as 2026-12-24, or a time: 2026-12-24T18:00:00Z") from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+Until = Annotated[
+    datetime,
+    BeforeValidator(_read_until),
+    WithJsonSchema({"type": "string", "examples": ["2026-12-24", "2026-12-24T18:00:00Z"]}),
+]
+
+
+class ShadowRule(Model):
+    """Which calls are recorded and not made, for a time.
+
+    Attributes:
+        tools: These tools, or every one that changes something.
+        until: When that ends: a day, which counts to its end, or a time; in UTC.
+    """
+
+    tools: Annotated[tuple[ToolField, ...], Field(min_length=1, strict=False)] | Literal[
+        "all-writes"
+    ] = "all-writes"
+    until: Until
+
+
 class RolePolicy(Model):
     """All of it.
 
@@ -108,6 +191,9 @@ class RolePolicy(Model):
             `all` for every one.
         prompts: Prompts that may be had; `all` for every one.
         asks: What the server may ask its callers.
+        approval: What people have to approve, call by call.
+        receipts: By tool, how what a call does is told to people.
+        shadow: Which calls are recorded and not made.
     """
 
     limits: Limits = Limits()
@@ -116,6 +202,9 @@ class RolePolicy(Model):
     resources: Readable = ()
     prompts: Readable = ()
     asks: Asks = ()
+    approval: Approvals = ()
+    receipts: dict[ToolField, str] = Field(default_factory=dict)
+    shadow: ShadowRule | None = None
 
 
 OPEN_TO_TOOLS: Final = RolePolicy()

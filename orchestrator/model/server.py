@@ -96,11 +96,15 @@ class Tool(Model):
         band: The band that it belongs to.
         kind: What it does to the world.
         modes: Modes in which the server has it.
+        receipt: What a call of it does, for the people who approve it: a text in which
+            `{arguments.NAME}` stands for an argument and `{arguments.NAME|evm}` for what an
+            unsigned EVM transaction in it does.
     """
 
     band: BandField
     kind: ToolClass = Field(alias="class")  # `class` in the file
     modes: Annotated[tuple[Mode, ...], Field(min_length=1, strict=False)] = ("agent", "owner")
+    receipt: Annotated[str, StringConstraints(max_length=4096)] = ""
 
 
 class Probe(Model):

@@ -11,6 +11,7 @@ from orchestrator.model.base import Model
 from orchestrator.model.container import ImageField
 from orchestrator.model.issuers import IssuerSettings, OwnVault
 from orchestrator.model.names import RoleField
+from orchestrator.model.notify import Target, TargetField
 from orchestrator.model.rotation import IssuerField
 from orchestrator.model.stores import Account, StoreField
 
@@ -144,6 +145,7 @@ class Settings(Model):
         issuers: Who makes the credentials that `rotation: upstream:` of roles replaces.
         vault: Where the project keeps what issuers made.
         docker: The engine for containers.
+        notify: Who is told of incidents and of calls that wait for people, by a name.
         attach: URLs of servers that somebody else starts, such as Compose, by role; only `agents
             gateway` serves such roles. Plain HTTP: the way there is to be a network of its own.
     """
@@ -159,6 +161,7 @@ class Settings(Model):
     issuers: dict[IssuerField, IssuerSettings] = Field(default_factory=dict)
     vault: OwnVault = OwnVault()
     docker: Docker = Docker()
+    notify: dict[TargetField, Target] = Field(default_factory=dict)
     attach: dict[RoleField, AttachField] = Field(default_factory=dict)
 
     @property

@@ -16,6 +16,7 @@ from orchestrator.model.names import ToolName
 from orchestrator.model.rules import Limit, RolePolicy
 from orchestrator.model.secret_formats import find_secret
 from orchestrator.model.server import ToolClass
+from orchestrator.policy.approval import demands_of
 from orchestrator.policy.rates import Buckets, Rate, rate_of
 from orchestrator.policy.resources import Prompts, Resources
 from orchestrator.policy.revision import revision_of
@@ -43,6 +44,7 @@ class CompiledPolicy:
         prompts: The role's prompts.
         has_rates: Whether any rate is limited.
         has_places: Whether it is limited how many calls may be under way.
+        approval: What people are asked for, by tool; tools without it are not here.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class CompiledPolicy:
         self.revision = revision_of(policy, tools, classes)
         self.resources = Resources(policy.resources)
         self.prompts = Prompts(policy.prompts)
+        self.approval = demands_of(policy.approval, classes)
         self._bounds = bounds_of(policy.sums)
         schemas = {
             name: require_constrained(rule.arguments, rule.optional)

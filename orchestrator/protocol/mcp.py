@@ -37,6 +37,8 @@ LOG_LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
 SERVER_INFO_KEY: Final = "io.modelcontextprotocol/serverInfo"
 PROGRESS_TOKEN_KEY: Final = "progressToken"  # noqa: S105 - the name of a field of the protocol
 REQUEST_ID_KEY: Final = "dev.bandmaster/requestId"
+# Marks the answer to a call that was recorded and not made.
+SHADOW_KEY: Final = "dev.bandmaster/shadow"
 
 # What a legacy server knows nothing of; a modern one gets the gateway's own in its place.
 _MODERN_META: Final = (VERSION_KEY, CLIENT_INFO_KEY, CLIENT_CAPABILITIES_KEY, LOG_LEVEL_KEY)

@@ -21,6 +21,7 @@ SECRETS: Final = "/run/secrets"
 USER: Final = 10001
 _PROJECT_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9_.-]{0,61}[a-z0-9])?")
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_LONGEST_SECRET: Final = 64
 # What Bandmaster's own containers get. The gateway's memory follows from docs/performance.md.
 GATEWAY_BYTES: Final = 512 * 2**20
 PROXY_BYTES: Final = 96 * 2**20
@@ -84,6 +85,11 @@ class StackServer:
         return f"{self.role}-egress"
 
     @property
+    def secret_set(self) -> str:
+        """Name of all its credentials together, where they have one; generation included."""
+        return f"{self.name}-g{self.generation}"
+
+    @property
     def url(self) -> str:
         """Where the gateway reaches it."""
         return f"http://{self.name}:{self.port}{self.path}"
@@ -98,6 +104,26 @@ class StackServer:
 
 
 @dataclass(frozen=True, slots=True)
+class Once:
+    """What has to be done once for a server, where nobody but `agents up` can do it.
+
+    Attributes:
+        server: The server.
+        role: A role whose first start does it.
+        marks: Files that are there as soon as it is done, and hold secrets; as all paths here
+            inside the project, or absolute.
+        keep: Directories that it fills, by the name of the volume that takes their content.
+        secrets: The files of variables whose values it makes, by the name of a role's server.
+    """
+
+    server: str
+    role: str
+    marks: tuple[str, ...]
+    keep: Mapping[str, str]
+    secrets: Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """All of it.
 
@@ -109,6 +135,8 @@ class Stack:
         hosts: Values of `Host` that the gateway lets in beside its service's name.
         bootstraps: Servers in their owner's mode, for what has to be done once; nothing else
             reaches them. Where their secrets are is the same as for roles.
+        once: The same things, for engines that are handed what `agents up` made.
+        asks: Where the gateway itself asks for keys of identity providers.
     """
 
     project: str
@@ -117,6 +145,8 @@ class Stack:
     files: Mapping[str, str]
     hosts: tuple[str, ...] = ()
     bootstraps: tuple[StackServer, ...] = ()
+    once: tuple[Once, ...] = ()
+    asks: tuple[Destination, ...] = ()
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -153,6 +183,22 @@ def check_names(stack: Stack) -> None:
                 f"two services would have the name {name!r}",
                 hint="Give the role or the server another name.",
             )
+
+
+def swarm_secret(server: StackServer, variable: str) -> str:
+    """Name the secret of one variable in a swarm; each generation has one of its own.
+
+    Raises:
+        SettingsError: It would be longer than a swarm takes.
+    """
+    name = f"{server.name}-g{server.generation}-{variable}"
+    if len(name) > _LONGEST_SECRET:
+        raise SettingsError(
+            f"the secret {name} would have more than {_LONGEST_SECRET} letters, too many "
+            "for a swarm",
+            hint="Give the role or the server a shorter name.",
+        )
+    return name
 
 
 def revision(files: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ Source: Compose file format 3.13; docs.docker.com/engine/swarm.
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
-from orchestrator.errors import SettingsError
+from orchestrator.render.once import swarm_once
 from orchestrator.render.stack import (
     GATEWAY,
     GATEWAY_BYTES,
@@ -26,6 +26,7 @@ from orchestrator.render.stack import (
     gateway_command,
     proxy_command,
     revision,
+    swarm_secret,
 )
 from orchestrator.render.yamltext import to_yaml
 
@@ -34,7 +35,7 @@ Object: TypeAlias = dict[str, object]
 FILE: Final = "stack.yaml"
 # Compose files know these networks by their names in the file; the engine adds the stack's.
 _EDGE: Final = "edge"
-_LONGEST_NAME: Final = 64
+_OUTSIDE: Final = "outside"
 _HEAD: Final = "Written by `agents render swarm`; do not edit, changes are lost. Holds no secret."
 _GATEWAY_LABEL: Final = "node.labels.agents.gateway"
 _KEPT_LABEL: Final = "node.labels.agents.kept-"
@@ -42,24 +43,36 @@ _STATE: Final = "agents-state"
 _PIDS: Final = 256
 
 
-def swarm_files(stack: Stack) -> dict[str, str]:
-    """Write the stack file, and the files that it names, by path.
+def swarm_files(stack: Stack, *, publish: int = 0, is_encrypted: bool = True) -> dict[str, str]:
+    """Write the stack file, the files that it names, and what is done before, by path.
+
+    Args:
+        stack: The stack.
+        publish: Port of the gateway's node on which it is reached from everywhere, in plain HTTP;
+            0 for none: then only what is in its network reaches it.
+        is_encrypted: Whether what goes from node to node is.
 
     Raises:
         SettingsError: Names collide, or are longer than a swarm takes.
     """
     check_names(stack)
-    services: Object = {GATEWAY: _gateway(stack)}
-    networks: Object = {_EDGE: {"driver": "overlay"}}
+    services: Object = {GATEWAY: _gateway(stack, publish)}
+    # A node without IPsec lets nothing through an encrypted network, rather than in the clear.
+    overlay: Object = {
+        "driver": "overlay",
+        **({"driver_opts": {"encrypted": ""}} if is_encrypted else {}),
+    }
+    networks: Object = {_EDGE: overlay}
     secrets: Object = {}
     volumes: Object = {_STATE: {}}
     for server in stack.servers:
         services[server.name] = _server(server)
-        networks[server.name] = {"driver": "overlay", "internal": True}
+        networks[server.name] = {**overlay, "internal": True}
         if server.egress:
+            networks[_OUTSIDE] = overlay
             services[server.proxy] = _proxy(stack, server)
         for variable in server.secrets:
-            name = secret_name(server, variable)
+            name = swarm_secret(server, variable)
             secrets[name] = {"external": True, "name": name}
         volumes |= {f"kept-{volume}": {} for volume in server.keep}
     # A config cannot be changed either: other files get other names.
@@ -79,28 +92,14 @@ def swarm_files(stack: Stack) -> dict[str, str]:
     return {
         FILE: to_yaml([document], _HEAD),
         **{f"project/{path}": text for path, text in stack.files.items()},
+        **swarm_once(stack),
     }
-
-
-def secret_name(server: StackServer, variable: str) -> str:
-    """Name the secret of one variable; each generation has one of its own.
-
-    Raises:
-        SettingsError: It would be longer than a swarm takes.
-    """
-    name = f"{server.name}-g{server.generation}-{variable}"
-    if len(name) > _LONGEST_NAME:
-        raise SettingsError(
-            f"the secret {name} would have more than {_LONGEST_NAME} letters, which no swarm takes",
-            hint="Give the role or the server a shorter name.",
-        )
-    return name
 
 
 def _server(server: StackServer) -> Object:
     secrets = [
         {
-            "source": secret_name(server, variable),
+            "source": swarm_secret(server, variable),
             "target": f"{SECRETS}/{variable}",
             "uid": str(USER),
             "gid": str(USER),
@@ -130,14 +129,14 @@ def _server(server: StackServer) -> Object:
 def _proxy(stack: Stack, server: StackServer) -> Object:
     return {
         **_service(stack.image, proxy_command(server), 30, TMP_BYTES),
-        "networks": [server.name, _EDGE],
+        "networks": [server.name, _OUTSIDE],
         # The image's own asks a gateway.
         "healthcheck": {"disable": True},
         "deploy": _deploy(memory=PROXY_BYTES, cpus=0.25, pids=_PIDS, constraints=(), moves=True),
     }
 
 
-def _gateway(stack: Stack) -> Object:
+def _gateway(stack: Stack, publish: int) -> Object:
     command = [*gateway_command(stack), "--host", f"{GATEWAY}:{GATEWAY_PORT}"]
     return {
         **_service(stack.image, command, 60, TMP_BYTES),
@@ -150,9 +149,20 @@ def _gateway(stack: Stack) -> Object:
         "volumes": [_tmp(TMP_BYTES), _volume(_STATE, VOLUME)],
         "networks": [_EDGE, *(server.name for server in stack.servers)],
         # On the node itself: the address of a swarm's routing mesh hides who calls.
-        "ports": [
-            {"target": GATEWAY_PORT, "published": GATEWAY_PORT, "protocol": "tcp", "mode": "host"}
-        ],
+        **(
+            {
+                "ports": [
+                    {
+                        "target": GATEWAY_PORT,
+                        "published": publish,
+                        "protocol": "tcp",
+                        "mode": "host",
+                    }
+                ]
+            }
+            if publish
+            else {}
+        ),
         "deploy": _deploy(
             memory=GATEWAY_BYTES,
             cpus=1.0,

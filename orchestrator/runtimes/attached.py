@@ -7,7 +7,7 @@ leads to by then: it is probed and attested like any other.
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from signal import SIGKILL
@@ -192,11 +192,28 @@ async def _connect(
         OSError: There is none, or not in this time.
     """
     with anyio.fail_after(seconds):
-        reader, writer = await asyncio.open_connection(host, port)
+        # By itself: uvloop's way to connect leaves a failed look-up behind when it is cut short.
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        reader, writer = await _connect_first([str(each[4][0]) for each in found], port)
     known = cast("socket.socket", writer.get_extra_info("socket"))
     for level, option, value in _KEEP_ALIVE:
         known.setsockopt(level, option, value)
     return reader, writer
+
+
+async def _connect_first(
+    addresses: Sequence[str], port: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect to the first address at which somebody listens.
+
+    Raises:
+        OSError: There is none.
+    """
+    *others, last = addresses
+    for address in others:
+        with suppress(OSError):
+            return await asyncio.open_connection(address, port)
+    return await asyncio.open_connection(last, port)
 
 
 def _words(error: OSError) -> str:

@@ -20,6 +20,8 @@ from orchestrator.runtimes.docker_runtime import DockerRuntime
 from orchestrator.runtimes.identity import look_up
 
 _RETRY_SECONDS: Final = 1.0
+# As long may a container reach this machine when somebody flushed the rules against it.
+_GUARD_SECONDS: Final = 2.0
 
 
 @final
@@ -97,6 +99,7 @@ class BothRuntimes(Runtime):
         tasks = [
             asyncio.create_task(self._follow_processes(news)),
             asyncio.create_task(self._follow_containers(news)),
+            asyncio.create_task(self._guard()),
         ]
         try:
             while True:
@@ -148,8 +151,7 @@ class BothRuntimes(Runtime):
     async def _follow_containers(
         self, news: asyncio.Queue[WorkloadExit | FeedGap | RuntimeUnavailableError]
     ) -> None:
-        while not self._containers.is_used:
-            _ = await self._used.wait()
+        await self._wait_for_use()
         while True:
             try:
                 async for item in self._containers.exits():
@@ -161,6 +163,16 @@ class BothRuntimes(Runtime):
             # What ends meanwhile is seen by looking.
             news.put_nowait(FeedGap())
             await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _guard(self) -> None:
+        await self._wait_for_use()
+        while True:
+            await self._containers.guard()
+            await asyncio.sleep(_GUARD_SECONDS)
+
+    async def _wait_for_use(self) -> None:
+        while not self._containers.is_used:
+            _ = await self._used.wait()
 
 
 def _runs(pid: int) -> bool:

@@ -26,6 +26,8 @@ VERSION: Final = "bandmaster.version"
 WHOLE: Final = "BANDMASTER_LAUNCH=whole"
 SHELL: Final = "/bin/sh"
 _SANDBOX: Final = "rw,noexec,nosuid,nodev"
+# Room for a socket and a lock or two. Only this one container has it.
+_SEAT: Final = "size=64k,nr_inodes=32,mode=0777,noexec,nosuid,nodev"
 _BEGIN: Final = f"""\
 exec 2>>{LOG}
 umask %s
@@ -49,11 +51,13 @@ class HostPlaces:
     Attributes:
         channel: Directory of its FIFOs.
         log: Its role's log.
-        http: Directory of its socket, empty where it has none.
+        serves_socket: Whether it has a socket.
+        http: Directory of that; empty where the engine makes one in memory.
     """
 
     channel: str
     log: str
+    serves_socket: bool = False
     http: str = ""
 
 
@@ -121,8 +125,10 @@ def configuration(  # noqa: PLR0913 - each is a thing of its own
         _bind(places.channel, CHANNEL, read_only=True),
         _bind(places.log, LOG, read_only=False),
     ]
-    if places.http:
-        mounts.append(_bind(places.http, HTTP_SEAT, read_only=False))
+    if places.serves_socket:
+        mounts.append(
+            _bind(places.http, HTTP_SEAT, read_only=False) if places.http else _in_memory()
+        )
     mounts += [
         _bind(outside, inside, read_only=False)
         for outside, inside in sorted(container.keep.items())
@@ -149,13 +155,13 @@ def configuration(  # noqa: PLR0913 - each is a thing of its own
             "Tmpfs": dict.fromkeys(in_memory, f"{_SANDBOX},size={container.tmp},mode=1777"),
             "RestartPolicy": {"Name": "no"},
             "LogConfig": {"Type": "local", "Config": {"max-size": "1m", "max-file": "3"}},
-            **hardening(container.memory, container.cpus, container.pids),
+            **hardening(container.memory, container.cpus, container.pids, container.file),
         },
     }
     return sealed(made)
 
 
-def hardening(memory: int, cpus: float, pids: int) -> JsonObject:
+def hardening(memory: int, cpus: float, pids: int, file: int) -> JsonObject:
     """Tell what no container may do and how much it may take."""
     return {
         "CapDrop": ["ALL"],
@@ -169,6 +175,7 @@ def hardening(memory: int, cpus: float, pids: int) -> JsonObject:
         "Privileged": False,
         "Ulimits": [
             {"Name": "core", "Soft": 0, "Hard": 0},
+            {"Name": "fsize", "Soft": file, "Hard": file},
             {"Name": "nofile", "Soft": 1024, "Hard": 4096},
         ],
     }
@@ -188,6 +195,19 @@ def version_of(made: JsonObject) -> str:
     """Tell the label that a description carries."""
     found = made["Labels"]
     return str(found[VERSION]) if isinstance(found, dict) else ""
+
+
+def _in_memory() -> JsonObject:
+    """Describe a place for a socket: a volume without a name, which goes with the container."""
+    options = {"type": "tmpfs", "device": "tmpfs", "o": _SEAT}
+    return {
+        "Type": "volume",
+        "Target": HTTP_SEAT,
+        "VolumeOptions": {
+            "NoCopy": True,
+            "DriverConfig": {"Name": "local", "Options": {**options}},
+        },
+    }
 
 
 def _bind(outside: str, inside: str, *, read_only: bool) -> JsonObject:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, final
 
 from orchestrator.errors import ContainerEngineError
-from orchestrator.runtimes.docker_client import DockerClient, EventStream, read_event
+from orchestrator.runtimes.docker_answers import read_event
+from orchestrator.runtimes.docker_client import DockerClient, EventStream
 
 KILLED: Final = 128 + 9
 _SIGNALS: Final = range(129, 129 + 64)
@@ -82,10 +83,10 @@ class EventReader:
         ).start()
 
     def close(self) -> None:
-        """Read no more."""
+        """Read no more; whenever it is called, nothing stays open."""
         self._is_over = True
         if (stream := self._stream) is not None:
-            stream.close()
+            _close(stream)
 
     def remind(self, seconds: float) -> None:
         """Have a reminder among the news after a while."""
@@ -96,7 +97,12 @@ class EventReader:
         return await self._queue.get()
 
     def _read(self, tell: Callable[[News], None]) -> None:
+        if self._is_over:
+            return
+        stream: EventStream | None = None
         try:
+            # It is kept before the loop asks whether all is over, and `close` says so before it
+            # looks for what is kept: so the two cannot miss each other.
             self._stream = stream = self._client.events(self._project)
             tell(Connected())
             while not self._is_over:
@@ -109,6 +115,9 @@ class EventReader:
             tell(Lost(ContainerEngineError("the container engine is gone")))
         except Exception:  # noqa: BLE001 - whatever a stream ends with: the engine, or its connection
             tell(Lost(ContainerEngineError("the container engine ended the stream of its events")))
+        finally:
+            if stream is not None:
+                _close(stream)
 
     def _died(self, container: str, code: str) -> Died:
         number = int(code) if code.isdigit() else None
@@ -121,3 +130,8 @@ class EventReader:
         if found is not None and found.state.out_of_memory:
             return Died(container, -9, "out of memory")
         return Died(container, -9)
+
+
+def _close(stream: EventStream) -> None:
+    with contextlib.suppress(Exception):  # it is closed already, or the other end is gone
+        stream.close()

@@ -25,7 +25,8 @@ from orchestrator.runtimes.users import is_root, remove_tree
 # Everything around them is passed by nobody else; only the one container has them mounted.
 _FIFO: Final = 0o666
 _PASSABLE: Final = 0o711
-_OPEN: Final = 0o777
+# What is made in it belongs to our group, by which a server's socket is reached without root.
+_OPEN: Final = 0o2777
 # Appended to from inside, and read by nobody there.
 _LOG: Final = 0o602
 _FIFOS: Final = ("env", "in", "out")
@@ -101,11 +102,21 @@ class DockerFiles:
 
     def places(self, name: str, role: str, *, serves_socket: bool) -> HostPlaces:
         """Tell what a container sees."""
+        # In memory, and little of it: only root reaches what the engine makes.
+        has_own = serves_socket and not is_root()
         return HostPlaces(
             channel=str(self.seat(name)),
             log=str(self._files.logs / f"{role}.log"),
-            http=str(self._files.http_seat(name)) if serves_socket else "",
+            serves_socket=serves_socket,
+            http=str(self._files.http_seat(name)) if has_own else "",
         )
+
+    def link_http(self, name: str, place: str) -> None:
+        """Have the short way to a server's socket lead to where it is."""
+        link = self._files.http_seat(name)
+        make_private_directory(link.parent)
+        remove_tree(link)
+        link.symlink_to(place)
 
     def prepare(self, name: str, places: HostPlaces) -> None:
         """Make the places of a container anew: nothing of an earlier one is left in them."""

@@ -1,25 +1,20 @@
 """The network of a role's containers: one of its own, closed against this machine and all others.
 
-The engine calls such a network internal, and yet what is in it reaches this machine's own
-addresses. One rule of nftables closes that way, and a connection that is refused proves it. What a
-role may reach beyond it, a proxy reaches for it: a container in this network and in one more.
+What a role may reach beyond it, a proxy reaches for it: a container in this network and in one
+more. Neither of them reaches this machine (`docker_firewall`), and that is tried (`docker_proof`).
 """
 
 import hashlib
-import shutil
-import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import pairwise
-from pathlib import Path
-from typing import Final, cast, final
+from typing import Final, final
 
 from orchestrator.errors import ContainerEngineError, ContainerError
 from orchestrator.model.base import JsonObject
 from orchestrator.model.container import ContainerSpec
-from orchestrator.runtimes.docker_client import DockerClient, NetworkFound
+from orchestrator.model.destination import parse_destination
+from orchestrator.runtimes.docker_answers import NetworkFound
+from orchestrator.runtimes.docker_client import DockerClient
 from orchestrator.runtimes.docker_container import (
     PROJECT,
     ROLE,
@@ -30,37 +25,17 @@ from orchestrator.runtimes.docker_container import (
     sealed,
     version_of,
 )
+from orchestrator.runtimes.docker_firewall import EDGE, INSIDE, Firewall
+from orchestrator.runtimes.docker_proof import own_addresses, prove_closed
 from orchestrator.runtimes.users import is_root
 
 PART: Final = "bandmaster.part"
 PROXY_PORT: Final = 3128
-# Names of bridges hold 15 characters.
-_INSIDE: Final = "mcpr-"
-_EDGE: Final = "mcpe-"
-_SECONDS: Final = 20.0
 _PROXY_BYTES: Final = 128 * 2**20
-_RULES: Final = f"""\
-table inet bandmaster
-delete table inet bandmaster
-table inet bandmaster {{
-    chain input {{
-        type filter hook input priority -10; policy accept;
-        iifname "{_INSIDE}*" ct state established,related accept
-        iifname "{_INSIDE}*" reject
-    }}
-}}
-"""
-# Run inside a container's network: 0 if nothing lets it through to this machine.
-_TRY: Final = """\
-import socket, sys
-for host in sys.argv[2:]:
-    try:
-        socket.create_connection((host, int(sys.argv[1])), 2).close()
-    except OSError:
-        continue
-    sys.exit(3)
-"""
-_REACHED: Final = 3
+# It writes none.
+_PROXY_FILE: Final = 2**20
+# Its threads resolve names: `shim.egress` takes no more of them than half of that.
+_PROXY_PIDS: Final = 64
 
 
 @final
@@ -70,7 +45,13 @@ class DockerNetworks:
     def __init__(self, project: str) -> None:
         """Make nothing yet."""
         self._project = project
+        self._firewall = Firewall()
         self._proven: set[str] = set()
+
+    @property
+    def trouble(self) -> str:
+        """Why containers may reach this machine, in words; mostly nothing."""
+        return self._firewall.trouble
 
     def name(self, role: str) -> str:
         """Name a role's network."""
@@ -79,6 +60,10 @@ class DockerNetworks:
     def proxy_name(self, role: str) -> str:
         """Name the container of a role's proxy."""
         return container_name(self._project, f"egress-{role}")
+
+    @property
+    def _edge(self) -> str:
+        return container_name(self._project, "edge")
 
     def variables(self, container: ContainerSpec, role: str) -> dict[str, str]:
         """Tell the variables by which a server finds its proxy."""
@@ -100,12 +85,13 @@ class DockerNetworks:
                 hint="Start Bandmaster as root, or let the server speak over stdin and stdout or "
                 "`listen: socket`, without `egress:`.",
             )
-        _close()
+        _check_egress(container.egress)
+        _ = self._firewall.close()
         name = self.name(role)
-        self._make(name, role, _INSIDE, client, internal=True)
+        self._make(name, role, INSIDE, client, internal=True)
         if container.egress:
-            edge = container_name(self._project, "edge")
-            self._make(edge, "", _EDGE, client, internal=False)
+            edge = self._edge
+            self._make(edge, "", EDGE, client, internal=False)
             self._make_proxy(role, container, edge, client)
         return name
 
@@ -119,35 +105,18 @@ class DockerNetworks:
         Raises:
             ContainerError: It does, or that cannot be told.
         """
-        if role in self._proven:
-            return
-        enter = shutil.which("nsenter")
-        if enter is None:
-            raise ContainerError(
-                "it cannot be seen whether the container's network is closed: there is no nsenter",
-                hint="Install util-linux.",
-            )
-        with socket.create_server(("", 0)) as listener:
-            port = cast("tuple[str, int]", listener.getsockname())[1]
-            done = subprocess.run(  # noqa: S603 - words of our own
-                [
-                    enter, f"--net=/proc/{pid}/ns/net", sys.executable, "-I", "-S", "-c", _TRY,
-                    str(port), *_own_addresses(),
-                ],
-                check=False, capture_output=True, timeout=_SECONDS, env={},
-            )  # fmt: skip
-        if done.returncode == _REACHED:
-            raise ContainerError(
-                "the container reaches this machine, in spite of the rule against it",
-                hint="Look at `nft list table inet bandmaster`, and at what else sets rules here. "
-                "The container was removed.",
-            )
-        if done.returncode:
-            raise ContainerError("it cannot be seen whether the container's network is closed")
-        self._proven.add(role)
+        if role not in self._proven:
+            prove_closed(pid, _bridge(self.name(role), INSIDE))
+            self._proven.add(role)
+
+    def keep_closed(self) -> None:
+        """Put the rules against containers back, should somebody have removed them."""
+        if is_root():
+            self._firewall.keep(self._proven.clear)
 
     def revive(self, client: DockerClient) -> tuple[str, ...]:
         """Start every proxy that does not run; tell the ids of all."""
+        self.keep_closed()
         found = client.list(f"{PROJECT}={self._project}", f"{PART}=egress")
         for each in found:
             if each.state != "running":
@@ -178,7 +147,7 @@ class DockerNetworks:
     def _make(
         self, name: str, role: str, prefix: str, client: DockerClient, *, internal: bool
     ) -> None:
-        bridge = prefix + hashlib.sha256(name.encode()).hexdigest()[:8]
+        bridge = _bridge(name, prefix)
         for found in client.networks(name=name):
             self._require_own(found, bridge, internal=internal)
             return
@@ -220,10 +189,17 @@ class DockerNetworks:
         try:
             client.connect(identifier, edge)
             client.start(identifier, name)
+            self._prove_proxy(identifier, client)
         except BaseException:
             with suppress(ContainerEngineError):
                 client.remove(identifier)
             raise
+
+    def _prove_proxy(self, identifier: str, client: DockerClient) -> None:
+        found = client.find(identifier)
+        if found is None or not found.state.pid:
+            raise ContainerError("the proxy ended at once", hint="See its log, by `docker logs`.")
+        prove_closed(found.state.pid, _bridge(self._edge, EDGE))
 
     def _proxy(self, role: str, egress: Sequence[str], image: str) -> JsonObject:
         allowed = [word for each in egress for word in ("--allow", each)]
@@ -241,43 +217,23 @@ class DockerNetworks:
                     "ReadonlyRootfs": True,
                     "RestartPolicy": {"Name": "no"},
                     "LogConfig": {"Type": "local", "Config": {"max-size": "1m", "max-file": "3"}},
-                    **hardening(_PROXY_BYTES, 0.5, 32),
+                    **hardening(_PROXY_BYTES, 0.5, _PROXY_PIDS, _PROXY_FILE),
                 },
             }
         )
 
 
-def _close() -> None:
-    """Have the kernel refuse what comes from containers' networks to this machine.
-
-    Raises:
-        ContainerError: It cannot be had.
-    """
-    nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin:/bin")
-    if nft is None:
-        raise ContainerError(
-            "the container's network cannot be closed against this machine: there is no nft",
-            hint="Install nftables.",
-        )
-    done = subprocess.run(  # noqa: S603 - words of our own
-        [nft, "-f", "-"], input=_RULES.encode(), check=False, capture_output=True, timeout=_SECONDS
-    )
-    if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().partition("\n")[0]
-        raise ContainerError(
-            f"the container's network cannot be closed against this machine: {said}",
-            hint="The kernel needs nf_tables, and Bandmaster CAP_NET_ADMIN.",
-        )
+def _bridge(network: str, prefix: str) -> str:
+    """Name this machine's end of a network."""
+    return prefix + hashlib.sha256(network.encode()).hexdigest()[:8]
 
 
-def _own_addresses() -> list[str]:
-    """Tell this machine's addresses that a container might reach."""
-    found: set[str] = set()
-    # Source: Linux, /proc/net/fib_trie: local addresses stand before a line with "host LOCAL".
-    lines = Path("/proc/net/fib_trie").read_text("ascii").splitlines()
-    for line, after in pairwise(lines):
-        if "host LOCAL" in after:
-            address = line.split()[-1]
-            if not address.startswith("127."):
-                found.add(address)
-    return sorted(found)
+def _check_egress(listed: Sequence[str]) -> None:
+    """Refuse a destination that no rule would let through."""
+    own = own_addresses()
+    for each in listed:
+        if parse_destination(each).host in own:
+            raise ContainerError(
+                f"{each} of `egress:` is this machine itself, which no container reaches",
+                hint="Have that service run elsewhere, or in the server's own container.",
+            )

@@ -6,14 +6,10 @@ the control plane at any point leaves a container that waits or one that serves,
 name is its fence. Each launch has a container of its own; the engine restarts none.
 """
 
-import os
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
-from signal import SIGKILL, SIGTERM
 from typing import Final, TypeVar, final
 
 import anyio
@@ -21,22 +17,16 @@ import anyio.to_thread
 from pydantic import SecretStr
 from typing_extensions import override
 
-from orchestrator.errors import (
-    ContainerEngineError,
-    ContainerError,
-    RuntimeUnavailableError,
-    WorkloadStartError,
-)
-from orchestrator.model.base import JsonObject
-from orchestrator.model.container import CHANNEL, PORT, ContainerSpec
+from orchestrator.errors import ContainerError, RuntimeUnavailableError, WorkloadStartError
+from orchestrator.model.container import PORT, ContainerSpec
 from orchestrator.model.names import SecretName, WorkloadName
 from orchestrator.model.workload import EngineState, WorkloadExit, WorkloadSpec, WorkloadStatus
 from orchestrator.runtimes.address import Address
 from orchestrator.runtimes.base import FeedGap, Process, Runtime
-from orchestrator.runtimes.docker_client import DockerClient, Found, Image
+from orchestrator.runtimes.docker_answers import Found, Image
+from orchestrator.runtimes.docker_client import DockerClient
 from orchestrator.runtimes.docker_container import (
     PROJECT,
-    SHELL,
     VERSION,
     WORKLOAD,
     configuration,
@@ -46,21 +36,23 @@ from orchestrator.runtimes.docker_container import (
     labels,
     version_of,
 )
+from orchestrator.runtimes.docker_end import end
+from orchestrator.runtimes.docker_engine import Engine
 from orchestrator.runtimes.docker_events import Connected, Died, EventReader, Lost, Reminder
-from orchestrator.runtimes.docker_files import DockerFiles, InsideUser, keep_directory, user_in
+from orchestrator.runtimes.docker_files import DockerFiles, keep_directory
+from orchestrator.runtimes.docker_images import Images
 from orchestrator.runtimes.docker_network import DockerNetworks
+from orchestrator.runtimes.docker_running import Register, Running
+from orchestrator.runtimes.docker_seats import require_here, seat_in_memory
 from orchestrator.runtimes.engine import EngineFiles
-from orchestrator.runtimes.identity import boot_id, is_alive, look_up
+from orchestrator.runtimes.identity import boot_id
 from orchestrator.runtimes.users import is_root
 
 T = TypeVar("T")
 
 SEAT_SECONDS: Final = 10.0
 STRAY_GRACE: Final = timedelta(seconds=5)
-_KILL_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 1.0
-# Each takes a thread while the engine works; containers start four at a time as fast as at once.
-_THREADS: Final = 8
 _STATES: Final[Mapping[str, EngineState]] = {
     "created": EngineState.STOPPED,
     "running": EngineState.RUNNING,
@@ -70,26 +62,6 @@ _STATES: Final[Mapping[str, EngineState]] = {
     "exited": EngineState.STOPPED,
     "dead": EngineState.FAILED,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """A container that was seen running.
-
-    Attributes:
-        container: Its id.
-        pid: Its first process, as this machine counts.
-        started: That process's start, so that no other one is taken for it.
-    """
-
-    container: str
-    pid: int
-    started: int
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether that process still runs."""
-        return is_alive(self.pid, self.started, boot_id())
 
 
 @final
@@ -103,27 +75,28 @@ class DockerRuntime(Runtime):
         # Nobody makes a role's network while somebody else removes it.
         self._turn = anyio.Lock()
         self._proxies: set[str] = set()
-        self._client: DockerClient | None = None
-        self._limiter = anyio.CapacityLimiter(_THREADS)
-        self._running: dict[WorkloadName, _Running] = {}
-        self._ids: dict[str, tuple[WorkloadName, _Running]] = {}
-        self._users: dict[tuple[str, str], InsideUser] = {}
+        self._engine = Engine(self._files)
+        self._images = Images(self._engine)
+        self._register = Register(self._engine)
         self._trouble = ""
 
     @property
     def is_used(self) -> bool:
         """Whether this project has, or had, containers."""
-        return bool(self._files.engine())
+        return self._engine.is_used
 
     def knows(self, name: WorkloadName) -> bool:
         """Tell whether a workload is a container, as far as that can be told without the engine."""
-        return name in self._running or self._files.knows(name)
+        return self._register.knows(name) or self._files.knows(name)
 
     @override
     def notes(self) -> tuple[str, ...]:
-        if not self._trouble:
-            return ()
-        return (f"{self._trouble}; containers that run go on, none is started",)
+        lost = f"{self._trouble}; containers that run go on, none is started"
+        return tuple(filter(None, (lost if self._trouble else "", self._networks.trouble)))
+
+    async def guard(self) -> None:
+        """Make sure that containers' networks are still closed; needs no engine."""
+        await anyio.to_thread.run_sync(self._networks.keep_closed)
 
     @override
     async def observe(self) -> Mapping[WorkloadName, WorkloadStatus]:
@@ -137,14 +110,18 @@ class DockerRuntime(Runtime):
             if f"/{container_name(self._files.project, name)}" not in each.names:
                 continue
             state = _STATES.get(each.state, EngineState.FAILED)
-            running = await self._look(name, each.id) if state is EngineState.RUNNING else None
+            # The list is an older one where the engine's disk is full; so each is asked about.
+            running = await self._register.look(name, each.id)
             if running is None:
                 if state is EngineState.RUNNING:
                     state = EngineState.STOPPED
                 found[name] = WorkloadStatus(name=name, state=state)
                 continue
             found[name] = WorkloadStatus(
-                name=name, state=state, pid=running.pid, waiting=self._files.is_waiting(name)
+                name=name,
+                state=EngineState.RUNNING,
+                pid=running.pid,
+                waiting=self._files.is_waiting(name),
             )
         return found
 
@@ -157,8 +134,7 @@ class DockerRuntime(Runtime):
                 pid=running.pid,
                 waiting=self._files.is_waiting(name),
             )
-            for name, running in self._running.items()
-            if running.is_alive
+            for name, running in self._register.alive().items()
         }
 
     @override
@@ -172,7 +148,7 @@ class DockerRuntime(Runtime):
         container = _need(spec)
         await self.choose(container.engine)
         name = container_name(self._files.project, spec.name)
-        image = await self._image(container)
+        image = await self._images.find(container)
         program = spec.argv or image.program
         if not program:
             raise ContainerError(
@@ -192,17 +168,18 @@ class DockerRuntime(Runtime):
             program=program,
             network=self._networks.name(spec.role) if has_network else "none",
             volumes=image.volumes,
-            # Without root its socket is another user's, which has to be open to be connected to.
-            umask="077" if is_root() or not serves_socket else "000",
+            # Without root its socket is another user's; our group, which is its directory's, has
+            # to reach it.
+            umask="077" if is_root() or not serves_socket else "007",
         )
         there = await self._ask(lambda client: client.find(name))
         if there is not None:
             self._require_own(there, name)
             # Its files may have been deleted under it.
             is_same = there.labels.get(VERSION) == version_of(made) and self._files.knows(spec.name)
-            if is_same and await self._look(spec.name, there.id) is not None:
+            if is_same and await self._register.look(spec.name, there.id) is not None:
                 return
-            await self._end(there, spec.stop.grace)
+            await end(self._engine, there, spec.stop.grace)
         await self._check_user(spec, container, image, name)
         await anyio.to_thread.run_sync(self._files.prepare, spec.name, places)
         begun: list[str] = []
@@ -212,11 +189,12 @@ class DockerRuntime(Runtime):
                     prepare = partial(self._networks.prepare, spec.role, container)
                     _ = await self._ask(prepare)
                 begun.append(await self._ask(lambda client: client.create(name, made)))
-            await self._begin(spec.name, name, begun[0])
-            self._require_here(spec.name)
+            running = await self._begin(spec.name, name, begun[0])
+            require_here(running.pid, self._files.seat(spec.name))
+            if places.serves_socket and not places.http:
+                await seat_in_memory(self._engine, self._files, spec.name, running)
             if has_network:
-                pid = self._running[spec.name].pid
-                await self._ask(lambda _: self._networks.prove(spec.role, pid))
+                await self._ask(lambda _: self._networks.prove(spec.role, running.pid))
                 self._proxies.update(await self._ask(self._networks.revive))
         except BaseException:
             with anyio.CancelScope(shield=True), suppress(RuntimeUnavailableError):
@@ -230,10 +208,10 @@ class DockerRuntime(Runtime):
     async def launch(self, spec: WorkloadSpec, secrets: Mapping[SecretName, SecretStr]) -> Process:
         if missing := sorted(spec.secrets.keys() - secrets.keys()):
             raise WorkloadStartError(f"no value for {', '.join(missing)}")
-        running = self._running.get(spec.name)
-        if running is None or not running.is_alive:
+        running = self._register.known(spec.name)
+        if running is None:
             there = await self._own(spec.name)
-            running = None if there is None else await self._look(spec.name, there.id)
+            running = None if there is None else await self._register.look(spec.name, there.id)
         if running is None:
             raise WorkloadStartError(f"the container of {spec.name} is not there, or ended at once")
         if not self._files.is_waiting(spec.name):
@@ -266,8 +244,8 @@ class DockerRuntime(Runtime):
     async def stop(self, name: WorkloadName, grace: timedelta) -> None:
         there = await self._own(name)
         if there is not None:
-            await self._end(there, grace)
-        _ = self._running.pop(name, None)
+            await end(self._engine, there, grace)
+        self._register.forget(name)
         # A server may have left as many files there as it liked.
         await anyio.to_thread.run_sync(self._files.forget, name)
         if self.is_used:
@@ -281,16 +259,14 @@ class DockerRuntime(Runtime):
         The first item is always a FeedGap. It ends with ContainerEngineError when the engine is
         gone.
         """
-        reader = EventReader(self._connected(), self._files.project)
+        reader = EventReader(self._engine.client(), self._files.project)
         reader.begin()
         try:
             while True:
                 match await reader.next():
                     case Connected():
                         self._trouble = ""
-                        gone = [one for one, its in self._ids.items() if not its[1].is_alive]
-                        for each in gone:
-                            del self._ids[each]
+                        self._register.forget_ended()
                         self._proxies.update(await self._ask(self._networks.revive))
                         yield FeedGap()
                     case Died(container) if container in self._proxies:
@@ -298,8 +274,8 @@ class DockerRuntime(Runtime):
                     case Reminder():
                         self._proxies.update(await self._ask(self._networks.revive))
                     case Died() as died:
-                        if (end := self._end_of(died)) is not None:
-                            yield end
+                        if (exited := self._register.end_of(died)) is not None:
+                            yield exited
                     case Lost(error):
                         self._trouble = str(error)
                         raise error
@@ -349,51 +325,40 @@ class DockerRuntime(Runtime):
         await anyio.to_thread.run_sync(self._networks.clear, client)
         return len(found)
 
+    async def choose(self, socket: str) -> None:
+        """Take the engine that a workload asks for.
+
+        Raises:
+            ContainerEngineError: It cannot be asked.
+            ContainerError: Containers of this project are on another one.
+        """
+        await self._engine.choose(socket, self._is_empty)
+
     # --- one container -----------------------------------------------------------------------
 
-    async def _begin(self, workload: WorkloadName, name: str, identifier: str) -> None:
+    async def _is_empty(self) -> bool:
+        return not await self.observe()
+
+    async def _begin(self, workload: WorkloadName, name: str, identifier: str) -> Running:
         """Start a container."""
         await self._ask(lambda client: client.start(identifier, name))
-        if await self._look(workload, identifier) is None:
+        running = await self._register.look(workload, identifier)
+        if running is None:
             raise ContainerError(
                 f"the container of {workload} ended at once", hint="See the log of its role."
             )
-
-    def _require_here(self, workload: WorkloadName) -> None:
-        """Make sure that the engine's number of a process means the same process here.
-
-        Raises:
-            ContainerError: The engine counts processes by itself, as one without root does.
-        """
-        pid = self._running[workload].pid
-        try:
-            inside = Path(f"/proc/{pid}/root{CHANNEL}").stat()
-            outside = self._files.seat(workload).stat()
-        except PermissionError:
-            return  # of another user's process nobody but root sees this
-        except OSError:
-            is_same = not Path(f"/proc/{pid}").exists()  # it ended, as is noticed elsewhere
-        else:
-            is_same = (inside.st_dev, inside.st_ino) == (outside.st_dev, outside.st_ino)
-        if not is_same:
-            raise ContainerError(
-                f"process {pid} here is not the container's that the engine means",
-                hint="Run Bandmaster where the engine runs; one without root is not supported.",
-            )
+        return running
 
     async def _check_user(
         self, spec: WorkloadSpec, container: ContainerSpec, image: Image, name: str
     ) -> None:
         """Make sure that the image has a shell and the user, who can write what it keeps."""
-        user = self._users.get((image.id, container.user))
-        if user is None:
-            mine = labels(self._files.project, spec.name, spec.role)
-            user = await self._ask(partial(_read_user, image, container, name, mine))
-            self._users[image.id, container.user] = user
+        mine = labels(self._files.project, spec.name, spec.role)
+        user = await self._images.user(container, image, name, mine)
         for place in container.keep:
             await anyio.to_thread.run_sync(keep_directory, place, user, container.user)
 
-    async def _address(self, spec: WorkloadSpec, running: _Running) -> str:
+    async def _address(self, spec: WorkloadSpec, running: Running) -> str:
         """Tell where a server serves HTTP; empty for one that does not."""
         if spec.http is None:
             return ""
@@ -405,27 +370,6 @@ class DockerRuntime(Runtime):
         if endpoint is None or not endpoint.address:
             raise WorkloadStartError(f"the container of {spec.name} has no address")
         return str(Address(spec.http.path, port=PORT, host=endpoint.address))
-
-    async def _look(self, name: WorkloadName, container: str) -> _Running | None:
-        """Tell the process of a running container; None if it does not run any more."""
-        known = self._running.get(name)
-        if known is not None and known.container == container and known.is_alive:
-            return known
-        found = await self._ask(lambda client: client.find(container))
-        facts = look_up(found.state.pid) if found is not None and found.state.pid else None
-        if found is None or facts is None or not found.state.running:
-            return None
-        running = _Running(container, found.state.pid, facts.started)
-        self._running[name] = running
-        self._ids[container] = (name, running)
-        return running
-
-    def _end_of(self, died: Died) -> WorkloadExit | None:
-        known = self._ids.pop(died.container, None)
-        if known is None:
-            return None
-        name, running = known
-        return WorkloadExit(name=name, pid=running.pid, code=died.code, cause=died.cause)
 
     async def _own(self, name: WorkloadName) -> Found | None:
         """Find a workload's container; somebody else's of this name is none."""
@@ -445,139 +389,11 @@ class DockerRuntime(Runtime):
                 hint="Rename or remove it. Nothing of it was touched.",
             )
 
-    async def _end(self, there: Found, grace: timedelta) -> None:
-        """Ask a container to end, wait, kill it, and remove it."""
-        if there.state.running and there.state.pid:
-            try:
-                process = os.pidfd_open(there.state.pid)
-            except ProcessLookupError:
-                process = None
-            if process is not None:
-                try:
-                    await self._quit(there, process, grace.total_seconds())
-                finally:
-                    os.close(process)
-        await self._ask(lambda client: client.remove(there.id))
-
-    async def _quit(self, there: Found, process: int, seconds: float) -> None:
-        # The first process of a container does not even notice what it has no handler for.
-        if seconds > 0 and _heeds(there.state.pid, SIGTERM):
-            await self._ask(lambda client: client.kill(there.id, SIGTERM))
-            with anyio.move_on_after(seconds):
-                await anyio.wait_readable(process)
-                return
-        await self._ask(lambda client: client.kill(there.id, SIGKILL))
-        with anyio.move_on_after(_KILL_SECONDS):
-            await anyio.wait_readable(process)
-            return
-        raise ContainerEngineError(f"{there.labels.get(WORKLOAD)} does not end, not even killed")
-
-    # --- images ------------------------------------------------------------------------------
-
-    async def _image(self, container: ContainerSpec) -> Image:
-        """Find the image, and make sure that it can run here.
-
-        Raises:
-            ContainerError: It is not here, or of another machine.
-        """
-        name = container.image
-        image = await self._ask(lambda client: client.find_image(name))
-        if image is None:
-            raise await self._missing(name)
-        version = await self._ask(lambda client: client.version())
-        if image.system not in {"", "linux"} or image.architecture not in {
-            "",
-            version.architecture,
-        }:
-            raise ContainerError(
-                f"the image {name} is for {image.system}/{image.architecture}, and this machine is "
-                f"linux/{version.architecture}",
-                hint="Take the one for this machine; its digest is another one.",
-            )
-        return image
-
-    async def _missing(self, name: str) -> ContainerError:
-        bare, _, digest = name.partition("@")
-        if digest and await self._ask(lambda client: client.has_name(bare)):
-            return ContainerError(
-                f"the image {bare} is on this machine with another digest than {digest}",
-                hint=f"`docker pull {name}`, or correct the digest in the server file if you trust "
-                "what is here.",
-            )
-        return ContainerError(
-            f"the image {name} is not on this machine, and none is fetched by itself",
-            hint=f"`docker pull {name}`, or build it."
-            if not name.startswith("sha256:")
-            else "Build or load it again, and write its new id into the server file.",
-        )
-
-    # --- the engine --------------------------------------------------------------------------
-
-    async def choose(self, socket: str) -> None:
-        """Take the engine that a workload asks for.
-
-        Raises:
-            ContainerEngineError: It cannot be asked.
-            ContainerError: Containers of this project are on another one.
-        """
-        known = self._files.engine()
-        if known != socket:
-            if known and self._files.has_seats and await self.observe():
-                raise ContainerError(
-                    f"this project has containers on the engine at {known}, and `docker: socket:` "
-                    f"is {socket} now",
-                    hint="`agents down`, then `agents up`.",
-                )
-            client = DockerClient(socket)
-            # One that was never reached is not remembered as one that may have containers.
-            _ = await anyio.to_thread.run_sync(client.version, limiter=self._limiter)
-            self._client = client
-            self._files.set_engine(socket)
-
-    def _connected(self) -> DockerClient:
-        if self._client is None:
-            self._client = DockerClient(self._files.engine())
-        return self._client
-
     async def _ask(self, question: Callable[[DockerClient], T]) -> T:
-        """Ask the engine in a thread.
-
-        Raises:
-            ContainerEngineError: It cannot be asked.
-        """
-        client = self._connected()
-        return await anyio.to_thread.run_sync(question, client, limiter=self._limiter)
+        return await self._engine.ask(question)
 
 
 def _need(spec: WorkloadSpec) -> ContainerSpec:
     if spec.container is None:
         raise AssertionError(f"{spec.name} is no container")
     return spec.container
-
-
-def _read_user(
-    image: Image, container: ContainerSpec, name: str, mine: dict[str, str], client: DockerClient
-) -> InsideUser:
-    """Look into an image, through a container that is never started."""
-    labelled: JsonObject = {**mine}
-    made = client.create(name, {"Image": image.id, "Entrypoint": [SHELL], "Labels": labelled})
-    try:
-        if not client.has_file(made, SHELL):
-            raise ContainerError(
-                f"the image {container.image} has no {SHELL}",
-                hint="A shell in it reads its environment, so that no secret is told to the "
-                "engine. Take an image that has one.",
-            )
-        return user_in(client.read_file(made, "/etc/passwd"), container.user, container.image)
-    finally:
-        client.remove(made)
-
-
-def _heeds(pid: int, number: int) -> bool:
-    """Tell whether a process catches a signal; False without a process."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text("utf-8", "replace")
-    except OSError:
-        return False
-    line = next((line for line in text.splitlines() if line.startswith("SigCgt:")), "SigCgt: 0")
-    return bool(int(line.split()[1], 16) >> (number - 1) & 1)

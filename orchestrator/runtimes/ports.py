@@ -6,6 +6,7 @@ something to a port of ours looks first who listens there.
 
 import asyncio
 import os
+import random
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from orchestrator.errors import TargetUnavailableError
 from orchestrator.runtimes.address import HOST
 from orchestrator.runtimes.identity import look_up, peer_of, user_of
 
+_GIVEN = Path("/proc/sys/net/ipv4/ip_local_port_range")
+# Below it are services that somebody may want to start by a number that is known.
+_LOWEST = 16_384
+_TRIES = 100
 _LISTENS = "0A"
 # 127.0.0.0/8 as the kernel writes it: words of four bytes, least significant byte first.
 _LOOPBACK = "7F"
@@ -47,9 +52,34 @@ class Listener:
 
 
 def free_port() -> int:
-    """Find a port of 127.0.0.1 that nobody has now; it is not kept."""
+    """Find a port of 127.0.0.1 that nobody has now; it is not kept.
+
+    It is none of those that the kernel gives to whoever needs just any, such as each connection
+    from this machine: one of them could be gone before somebody listens on it.
+    """
+    low = _first_given()
+    for _ in range(_TRIES if low > _LOWEST else 0):
+        port = random.randrange(_LOWEST, low)  # noqa: S311  guards nothing
+        with suppress(OSError):
+            return _bound(port)
+    return _bound(0)
+
+
+def _first_given() -> int:
+    """Tell the first of the ports that the kernel gives.
+
+    Source: Linux, Documentation/networking/ip-sysctl.rst, ip_local_port_range.
+    """
+    try:
+        return int(_GIVEN.read_text("ascii").split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _bound(port: int) -> int:
+    """Take a port, any for 0, and give it back."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as finder:
-        finder.bind((HOST, 0))
+        finder.bind((HOST, port))
         return cast("tuple[str, int]", finder.getsockname())[1]
 
 

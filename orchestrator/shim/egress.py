@@ -6,6 +6,7 @@ tunnel it does not read. Standard library and anyio only, as it is started with 
 Source: RFC 9110, sections 9.3.6 (CONNECT) and 15.5.8 (407).
 """
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -14,6 +15,7 @@ import signal
 import sys
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +34,7 @@ Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 Log: TypeAlias = Callable[[dict[str, object]], None]
 
 _MOST_ADDRESSES: Final = 8
+_RESOLVERS: Final = 16
 _CHUNK_BYTES: Final = 65_536
 _GOODBYE_SECONDS: Final = 1.0
 _ADDRESS: Final = SocketAttribute.local_address
@@ -136,6 +139,9 @@ class EgressProxy:
         Raises:
             OSError: The address cannot be listened on.
         """
+        # By themselves they are as many as a large machine likes, and a container has few.
+        resolvers = ThreadPoolExecutor(_RESOLVERS, "resolver")
+        asyncio.get_running_loop().set_default_executor(resolvers)
         listener = await anyio.create_tcp_listener(local_host=host or None, local_port=port)
         async with listener, anyio.create_task_group() as group:
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

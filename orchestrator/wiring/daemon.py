@@ -16,9 +16,11 @@ import structlog
 from anyio.abc import TaskGroup
 from pydantic import SecretStr
 
+from orchestrator.audit.chronicle import Chronicle
 from orchestrator.clock import SystemClock
 from orchestrator.control.admin_server import AdminServer
 from orchestrator.control.bootstrap import Bootstraps, Caller
+from orchestrator.control.guarding import GuardOrders
 from orchestrator.control.orders import Orders
 from orchestrator.control.owner import OwnerInstances
 from orchestrator.control.pinbook import PinBook
@@ -28,6 +30,7 @@ from orchestrator.control.services import Resolved, Services
 from orchestrator.control.state import ProcessRecord, StateFile
 from orchestrator.errors import AgentsError, LockHeldError, StateUnwritableError
 from orchestrator.files import hold_lock, make_private_directory
+from orchestrator.guards.words import notes_of
 from orchestrator.journal import Journal
 from orchestrator.model.admin import CredentialRequest, Progress, Result
 from orchestrator.model.admin_governance import GovernanceRequest
@@ -56,7 +59,7 @@ from orchestrator.runtimes.wire import open_wire
 from orchestrator.secrets.fingerprint import Fingerprints
 from orchestrator.secrets.resolve import SecretResolver
 from orchestrator.wiring.engine import address_of, bind
-from orchestrator.wiring.governance import Governance
+from orchestrator.wiring.governance import Governance, operator_name
 from orchestrator.wiring.leftovers import sweep
 
 if TYPE_CHECKING:
@@ -66,6 +69,8 @@ if TYPE_CHECKING:
     from orchestrator.tokens.desk import TokenDesk
     from orchestrator.tokens.jwt import OAuthTokens
     from orchestrator.tokens.store import TokenStore
+    from orchestrator.wiring.approvals import Approving
+    from orchestrator.wiring.guarding import Guarding
 
 BIND_SECONDS: Final = 1.0
 LOCK_SECONDS: Final = 10.0
@@ -96,6 +101,7 @@ class Daemon:
         self._clock = SystemClock()
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("agentsd")
         self._boot = randomness.token_hex(4)
+        self._chronicle = Chronicle(self._clock)
         self._state = StateFile(paths.control_state)
         self._attached = attached
         files = EngineFiles(paths.run, paths.logs)
@@ -132,6 +138,8 @@ class Daemon:
         self._governance_open = anyio.Event()
         self._overview: Overview | None = None
         self._access: OAuthTokens | None = None
+        self._guarding: Guarding | None = None
+        self._approving: Approving | None = None
         self._access_note = ""
 
     async def run(self) -> None:
@@ -141,6 +149,7 @@ class Daemon:
         finally:
             # After the last reply, whose end is recorded.
             if self._audit is not None:
+                self._chronicle.flush()
                 self._audit.close()
 
     async def _work(self) -> None:
@@ -267,7 +276,8 @@ class Daemon:
         self._audit = audit
         self._desk = desk
         self._desk_open.set()
-        self._governance = Governance()
+        self._chronicle.open(audit)
+        self._governance = self._govern_with(self._guarding, self._approving)
         self._governance_open.set()
         self._engine_open.set()
         group.start_soon(self._rotate, self._engine)
@@ -283,6 +293,8 @@ class Daemon:
             if self._access is not None:
                 group.start_soon(self._fetch_keys, self._access)
             group.start_soon(audit.keep)
+            group.start_soon(self._guarding.desk.keep)
+            group.start_soon(self._approving.desk.keep)
             listener, listening = await self._listen()
             await group.start(gateway.serve, [listener])
             host, port = address_of(listener)
@@ -327,7 +339,9 @@ class Daemon:
         from orchestrator.tokens.desk import TokenDesk  # noqa: PLC0415
         from orchestrator.tokens.verify import TokenIndex  # noqa: PLC0415
         from orchestrator.wiring.access import open_access  # noqa: PLC0415
+        from orchestrator.wiring.approvals import open_approving  # noqa: PLC0415
         from orchestrator.wiring.credentials import Makers, open_engine  # noqa: PLC0415
+        from orchestrator.wiring.guarding import open_guarding  # noqa: PLC0415
 
         listening = self._state.state.gateway
         index = TokenIndex(self._clock)
@@ -344,8 +358,17 @@ class Daemon:
             hosts=listening.hosts if listening else (),
             origins=listening.origins if listening else (),
         )
-        audit = AuditLog(self._paths.audit, self._clock, settings.version)
+        audit = AuditLog(self._paths.audit, self._paths.audit_key, self._clock, settings.version)
         journal = Journal(self._paths.sessions)
+        self._guarding = open_guarding(store.database, self._chronicle)
+        self._approving = open_approving(
+            self._paths,
+            store.database,
+            self._publisher,
+            self._clock,
+            self._chronicle,
+            operator_name(),
+        )
         gateway = Gateway(
             access or index,
             clock=self._clock,
@@ -354,6 +377,9 @@ class Daemon:
             key=load_key(self._paths.seal_key),
             journal=journal,
             sums=SumStore(self._paths.sums, self._clock),
+            gatekeeper=self._approving.desk,
+            guards=self._guarding.guards,
+            notes=self._chronicle,
         )
         journal.compact(gateway.sessions.restore(journal.load()))
         # The desk works in threads; the requests that a revocation ends belong to the event loop.
@@ -425,6 +451,20 @@ class Daemon:
             async for reply in replies:
                 yield reply
 
+    def _govern_with(
+        self, guarding: "Guarding | None", approving: "Approving | None"
+    ) -> Governance:
+        if guarding is None or approving is None:
+            raise AssertionError("loaded before")
+        guards = GuardOrders(
+            guarding.desk,
+            lambda: self._state.state.roles,
+            record=self._paths.audit,
+            clock=self._clock,
+            operator=operator_name(),
+        )
+        return Governance(self._chronicle, guards, approving.orders)
+
     async def _note_credentials(self) -> None:
         if self._overview is not None:
             await self._overview.look()
@@ -443,6 +483,9 @@ class Daemon:
             more.append(f"`agents revoke-all` of {names} is not carried out to its end yet")
         if self._state.is_behind or (self._desk is not None and self._desk.unwritten):
             more.append(_NOT_ON_DISK)
+        if self._guarding is not None:
+            desk = self._guarding.desk
+            more += notes_of(desk.holds, desk.problem, desk.unwritten, self._clock.now())
         return report.model_copy(update={"notes": (*report.notes, *more)})
 
     async def _rotate(self, engine: "Engine") -> None:

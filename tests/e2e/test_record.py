@@ -31,7 +31,8 @@ async def test_who_called_what_can_be_told_afterwards(running: Project) -> None:
         address = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
         buying = {"address": address, "chain": "ethereum", "fiatAmount": "50"}
         assert not (await client.call_tool("prepare_onramp", buying)).is_error
-    refused = httpx2.post(running.url("treasury"), headers={"authorization": f"Bearer {CANARY}"})
+    shown = {"authorization": f"Bearer {CANARY}"}
+    refused = httpx2.post(running.url("treasury"), headers=shown, timeout=60)
     assert refused.status_code == 401
 
     told = lines(running, "treasury")

@@ -79,7 +79,7 @@ def role(name: str, more: str = "") -> str:
 def as_user(name: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a program as a user."""
     argv = ["setpriv", f"--reuid={name}", f"--regid={name}", "--clear-groups", *words]
-    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=10)
+    return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
 
 
 def notes(project: Project) -> list[str]:

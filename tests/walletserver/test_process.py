@@ -217,7 +217,7 @@ async def test_ends_quietly(harness: "Harness", *, is_signal: bool) -> None:
             await process.stdin.send(_request(1, "tools/list", {}))
             assert process.stdout is not None
             assert b'"tools"' in await process.stdout.receive()
-            with anyio.fail_after(15):
+            with anyio.fail_after(30):
                 if is_signal:
                     process.send_signal(signal.SIGTERM)
                 else:

@@ -79,7 +79,7 @@ class Spend:
         except RuleError as error:
             exchange.rule = error.rule
             raise
-        if _is_asked(reply):
+        if is_asked(reply):
             self._begin_round(key, entries)
         return reply
 
@@ -136,7 +136,7 @@ def _unrecorded(error: StateError) -> RecordUnavailableError:
     return RecordUnavailableError(str(error), hint=error.hint)
 
 
-def _is_asked(reply: Reply) -> bool:
+def is_asked(reply: Reply) -> bool:
     """Tell whether the call is not over: the caller is asked, and will repeat it."""
     if _ASKED not in reply.body:
         return False

@@ -76,7 +76,7 @@ def direct() -> Generator[Direct]:
         process.stdout.close()
     finally:
         process.kill()
-        _ = process.wait(5)
+        _ = process.wait(30)
 
 
 def list_tools(url: str) -> tuple[Object, ...]:
@@ -89,7 +89,7 @@ def list_tools(url: str) -> tuple[Object, ...]:
         "mcp-method": "tools/list",
     }
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}}
-    answer = cast("Object", httpx2.post(url, headers=headers, json=body, timeout=20).json())
+    answer = cast("Object", httpx2.post(url, headers=headers, json=body, timeout=30).json())
     result = cast("Object", answer["result"])
     return tuple(cast("list[Object]", result["tools"]))
 

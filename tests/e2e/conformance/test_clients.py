@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 AGENTS: Final = str(Path(sys.executable).with_name("agents"))
 MODES: Final = ("auto", "legacy", "2026-07-28")
 ROLES: Final = ("stdio", "http", "older", "newer")
-LONGEST: Final = 30
+LONGEST: Final = 180
 # Whoever opens a stream for news only after the news missed it, and has them made again.
 NEWS_SECONDS: Final = 1
 DYNAMIC: Final = {"test_dynamic_tool", "test_dynamic_prompt"}

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.node
 
 AGENTS: Final = str(Path(sys.executable).with_name("agents"))
 ERAS: Final = ("legacy", "auto", "modern")
-LONGEST: Final = 60
+LONGEST: Final = 240
 ROOT: Final = Path(__file__).parents[3]
 OLD_PYTHON: Final = ROOT / ".dev-services" / "old-client" / "bin" / "python"
 OLD_CLIENT: Final = ROOT / "tests" / "clients" / "old_client.py"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.node
 
-LONGEST: Final = 60
+LONGEST: Final = 240
 CLIENT: Final = Path(__file__).parents[2] / "clients" / "behind_gateway.py"
 # How many checks a scenario has, by the revision that it is run at and its name.
 SCENARIOS: Final = {

@@ -45,7 +45,7 @@ def test_a_killed_writer_loses_no_durable_line(home: Path) -> None:
         # What it told before it died counts, too.
         durable = max(durable, *map(int, told.read().split()), 0)
         told.close()
-        _ = process.wait(10)
+        _ = process.wait(30)
 
         journal = Journal(home / "j")
         torn += journal.torn_bytes

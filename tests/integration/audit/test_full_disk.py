@@ -60,7 +60,7 @@ AUDIT = (
     BEGIN
     + """
 async def main():
-    log = AuditLog(home / "audit", SystemClock(), "1")
+    log = AuditLog(home / "audit", home / "audit.key", SystemClock(), "1")
     log.admit()
     fill()
     # Its page has room for some lines more.
@@ -90,7 +90,7 @@ FROM_THE_START = (
     + """
 (home / "audit").mkdir(mode=0o700)
 fill()
-log = AuditLog(home / "audit", SystemClock(), "1")
+log = AuditLog(home / "audit", home / "audit.key", SystemClock(), "1")
 told["full"] = [refused(log.admit), refused(log.record, line("outcome", 1))]
 (home / "filler").unlink()
 told["freed"] = [refused(log.admit), refused(log.record, line("outcome", 2))]
@@ -156,5 +156,5 @@ def test_a_disk_that_is_full_from_the_start(home: Path) -> None:
     assert run(home, "4m", FROM_THE_START) == {
         "full": ["audit.unavailable", "audit.unavailable"],
         "freed": ["done", "done"],
-        "events": ["start", "gap", "outcome", "stop"],
+        "events": ["start", "checkpoint", "gap", "outcome", "stop", "checkpoint"],
     }

@@ -78,7 +78,7 @@ async def test_segments_are_whole_lines_and_read_in_order(home: Path) -> None:
     lines = [b"x" * size for size in (10, 60, 2, 200, 1, 61, 3)]
     for line in lines:
         journal.append(line)
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await journal.durable()
     assert journal.load() == lines
     sizes = [path.stat().st_size for path in segments(home / "j")]
@@ -131,7 +131,7 @@ async def test_who_stops_waiting_disturbs_nobody(home: Path) -> None:
     journal.append(b"1")
     first, second = journal.durable(), journal.durable()
     assert first.cancel()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await second
         await journal.durable()  # nothing is new: done at once
     journal.close()
@@ -145,7 +145,7 @@ async def test_a_sync_that_was_under_way_does_not_count(home: Path) -> None:
     early = journal.durable()
     journal.append(b"2")
     late = journal.durable()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await early
         assert not late.done()
         await late
@@ -202,7 +202,7 @@ async def test_compacting_replaces_everything(home: Path) -> None:
         journal.compact([b"base", b"%d" % turn])
         assert journal.load() == [b"base", b"%d" % turn]
         journal.append(b"new")
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await journal.durable()
         assert journal.load() == [b"base", b"%d" % turn, b"new"]
     journal.close()
@@ -221,7 +221,7 @@ async def test_compacting_while_somebody_waits(home: Path) -> None:
         journal.compact([b"base %d" % turn])
         journal.append(b"new")
         after = journal.durable()
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await before
             await after
         assert journal.load() == [b"base %d" % turn, b"new"]
@@ -248,7 +248,7 @@ async def test_a_failed_sync_is_told_and_its_segment_is_left(home: Path) -> None
     """Nobody is told that a line is durable that may not be; later lines begin a new segment."""
     journal = Journal(home / "j")
     journal.append(b"1")
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await journal.durable()
     # A pipe takes what is written and cannot be synced, as a disk that fails late.
     reader, writer = os.pipe()
@@ -256,13 +256,13 @@ async def test_a_failed_sync_is_told_and_its_segment_is_left(home: Path) -> None
     journal.append(b"2")
     waiting = [journal.durable() for _ in range(3)]
     for future in waiting:
-        with anyio.fail_after(5), pytest.raises(StateUnwritableError):
+        with anyio.fail_after(30), pytest.raises(StateUnwritableError):
             await future
     with pytest.raises(StateUnwritableError):
         journal.append(b"not while it was just now that it failed")
     journal._retry_at = 0.0
     journal.append(b"3")
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await journal.durable()
     assert journal.load() == [b"1", b"3"]
     assert [path.name for path in segments(home / "j")] == ["00000001.jsonl", "00000002.jsonl"]
@@ -286,7 +286,7 @@ async def test_a_file_that_may_not_grow_keeps_whole_lines(home: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     journal.append(b"y" * 99)
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await journal.durable()
     assert journal.load() == [b"x" * 99, b"z" * 9, b"y" * 99]
     journal.close()
@@ -314,6 +314,6 @@ async def test_closing_ends_who_waits(home: Path) -> None:
     journal.append(b"1")
     future = journal.durable()
     journal.close()
-    with anyio.fail_after(5), pytest.raises(asyncio.CancelledError):
+    with anyio.fail_after(30), pytest.raises(asyncio.CancelledError):
         await future
     assert segments(home / "j")[0].read_bytes() == b"1\n"

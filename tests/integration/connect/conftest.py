@@ -145,10 +145,10 @@ class Raw:
         await self.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
         return cast("JsonObject", opening["result"])
 
-    async def end(self, seconds: float = 5) -> None:
-        """Close its input, and see it end well in time."""
+    async def end(self) -> None:
+        """Close its input, and see it end well."""
         await self.stdin.aclose()
-        with anyio.fail_after(seconds):
+        with anyio.fail_after(30):
             assert await self.process.wait() == 0
 
 
@@ -244,7 +244,7 @@ async def _open_stage(*, control: bool = True) -> AsyncGenerator[Stage]:
     (root / ".agents" / "run").mkdir(parents=True, mode=0o700)
     stage = Stage(root)
     try:
-        with anyio.fail_after(60):
+        with anyio.fail_after(180):
             async with anyio.create_task_group() as group:
                 if control:
                     await group.start(stage.serve_control)
@@ -345,7 +345,7 @@ class Streaming:
     def __exit__(self, *_unused: object) -> None:
         """End it."""
         self.process.kill()
-        _ = self.process.wait(5)
+        _ = self.process.wait(30)
         if self.process.stdout is not None:
             self.process.stdout.close()
 

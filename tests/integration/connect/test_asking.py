@@ -19,7 +19,7 @@ from orchestrator.shim.request import Endpoint
 
 Requests: TypeAlias = list[tuple[str, JsonObject]]
 Play: TypeAlias = Callable[..., AbstractAsyncContextManager[tuple[Asker, Requests]]]
-SECONDS = 10
+SECONDS = 60
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def test_any_split_gives_the_same_lines(
     async def read() -> list[bytes | None]:
         reader, writer = os.pipe()
         found: list[bytes | None] = []
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as group:
                 group.start_soon(feed, writer)
                 found += [line async for line in read_lines(reader, LIMIT)]
@@ -58,7 +58,7 @@ async def test_long_lines_are_written_whole(size: int) -> None:
         os.close(writer)
 
     found: list[bytes | None] = []
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             group.start_soon(write)
             found += [each async for each in read_lines(reader, size)]

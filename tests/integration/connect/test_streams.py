@@ -116,7 +116,7 @@ async def test_many_subscriptions(open_rig: OpenRig, open_stage: OpenStage) -> N
             await raw.send(request("last", "tools/list"))
             assert (await raw.receive())["id"] == "last"
             assert raw.news == []
-            await raw.end(1.5)
+            await raw.end()
         assert stage.errors.read_text() == ""
 
 
@@ -151,7 +151,7 @@ async def test_streams_outlive_a_gateway(
                 await raw.send(cancel("l"), call(era, 2))
                 assert (await raw.receive())["id"] == 2
                 assert "initialize" not in {one.method for one in later.recorder.records}
-                await raw.end(1.5)
+                await raw.end()
         assert stage.errors.read_text() == ""
 
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 NAMES: Final = ("bandmaster", "bandmaster-wallet")
-LONGEST: Final = 120
+LONGEST: Final = 300
 # Longer where every package has to be fetched.
-BUILD_LONGEST: Final = 580
+BUILD_LONGEST: Final = 1200
 OURS: Final = "bmt"
 Object = dict[str, object]
 

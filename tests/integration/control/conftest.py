@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 
 SERVER: Final = str(Path(__file__).parents[2] / "servers" / "scripted.py")
 LISTENING: Final = GatewaySettings(host="127.0.0.1", port=0)
-SECONDS: Final = 15.0
+SECONDS: Final = 60.0
 # The number of the user `mcp` of images that are made here.
 BOX_USER: Final = 10_001
 # The engine that the client asks, too.

@@ -63,7 +63,7 @@ async def until_told(control: Control, text: str) -> None:
 
 async def until_done(project: Project) -> None:
     """Wait until the bootstrap is done, and its instance gone."""
-    with anyio.fail_after(15):
+    with anyio.fail_after(30):
         while "scripted" not in project.state().state.bootstrapped:  # noqa: ASYNC110  a file
             await anyio.sleep(0.01)
         while "bootstrap.scripted.g1" in await project.runtime.observe():  # noqa: ASYNC110
@@ -143,7 +143,7 @@ async def test_a_crash_of_the_control_plane_is_repeated(
     bootstrap = make(project)
     project.state().update(bootstraps={bootstrap.server: bootstrap})
     spec = bootstrap.spec.model_copy(update={"secrets": {}})
-    with anyio.fail_after(15):
+    with anyio.fail_after(30):
         await project.runtime.start(spec)
         left = await project.runtime.launch(spec, {})
     async with project.control() as control:

@@ -71,7 +71,7 @@ async def test_the_end_is_told(project: Project) -> None:
     """Why an instance ended stands in the status until it is back."""
     async with project.control() as control:
         # The engine holds the next one back: its seat is stopped.
-        first = await control.start(project.spec(restart={"backoff": "5s", "backoff_max": "5s"}))
+        first = await control.start(project.spec(restart={"backoff": "1m", "backoff_max": "1m"}))
         os.kill(first, signal.SIGKILL)
         second = await control.until_ready(other_than=first)
         assert second.pid is not None
@@ -82,7 +82,7 @@ async def test_the_end_is_told(project: Project) -> None:
         assert status.detail.startswith(f"it ended by itself (killed by {number.name})")
         assert "agents logs reader" in status.hint
         assert status.retry_in_seconds is not None
-        assert 0 < status.retry_in_seconds <= 5
+        assert 0 < status.retry_in_seconds <= 60
         assert (status.tools, status.uptime_seconds, status.pid) == ((), None, None)
 
 
@@ -200,7 +200,7 @@ async def test_a_quarantined_role_is_tried_again_when_asked(project: Project) ->
     async with project.control() as control:
         await control.apply(project.spec("--tools", "echo,order"))
         _ = await control.until_state("quarantined")
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await control.reconciler.restart(project.spec().role)
         await control.until(lambda: control.role().generation == 2)
         status = await control.until_state("quarantined")
@@ -288,7 +288,7 @@ async def test_a_busy_server_is_left_alone(project: Project) -> None:
         # A container has half a processor, and is seen at work only while it has its turn.
         probe = {**QUICK_PROBE, "patience": "300ms"}
         pid = await control.start(project.spec("--tools", "echo", probe=probe))
-        reply = await call(control, "spin", {"seconds": "3"}, seconds=10)
+        reply = await call(control, "spin", {"seconds": "3"}, seconds=60)
         assert reply == '{"seconds": "3"}'
         assert (control.pid(), control.role().restarts) == (pid, 0)
 
@@ -315,7 +315,7 @@ async def test_a_broken_wire_is_found(project: Project) -> None:
 
 
 async def call(
-    control: Control, tool: str, arguments: dict[str, str], *, seconds: float = 5
+    control: Control, tool: str, arguments: dict[str, str], *, seconds: float = 30
 ) -> str:
     """Call a tool through the gateway's own target."""
     with anyio.fail_after(seconds):

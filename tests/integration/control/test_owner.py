@@ -140,7 +140,7 @@ async def test_an_instance_that_ends_in_a_call_is_told(project: Project) -> None
     owner = project.spec(role="bootstrap", env={"PATH": os.defpath, "HOME": str(project.root)})
     state.update(credentials=plan(owner))
     parts = Parts(project, state)
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with parts.owners.open(RoleName("reader")) as instance:
             assert instance.home == project.root
             with pytest.raises(WorkloadStartError, match="ended in the middle"):
@@ -169,7 +169,7 @@ async def test_an_instance_that_says_nothing_is_given_up(project: Project) -> No
         probe={"startup": "300ms"},
     )
     state.update(credentials=plan(owner))
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         with pytest.raises(WorkloadStartError, match="did not answer"):
             async with Parts(project, state).owners.open(RoleName("reader")):
                 pytest.fail("it answered")
@@ -191,7 +191,7 @@ async def test_a_call_that_is_given_up_leaves_nothing_running(project: Project) 
     wallet = WalletIssuer(
         WalletSuiteIssuer(kind="walletsuite", wallet="w"), Parts(project, state).owners
     )
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         with anyio.move_on_after(0.3):
             with pytest.raises(IssuerUncertainError):
                 _ = await wallet.mint(NAME, RoleName("reader"), timedelta(days=1))

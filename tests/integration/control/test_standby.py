@@ -181,7 +181,7 @@ async def test_a_role_with_a_spare_is_replaced(
         await control.until(lambda: spare_pid(control))
         old = control.pid()
         control.plane.events.clear()
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await control.reconciler.restart(READER)
         new = control.role()
         assert control.plane.events == [
@@ -201,7 +201,7 @@ async def test_a_role_with_a_spare_is_replaced(
 
 @pytest.mark.parametrize("which", ["none", "serving", "spare"])
 async def test_both_are_adopted(project: Project, which: str) -> None:
-    """The next run takes up both; one that died meanwhile is replaced, the other serves."""
+    """The next run takes up both, and the same one serves unless it died meanwhile."""
     async with project.control() as control:
         first = await start(control, project)
         second = spare_pid(control)
@@ -214,8 +214,7 @@ async def test_both_are_adopted(project: Project, which: str) -> None:
         assert pids >= {first, second} - {dead}
         assert dead not in pids
         assert len(pids) == 2
-        if dead:
-            assert again.pid() in {first, second}
+        assert again.pid() == (second if dead == first else first)
 
 
 async def test_an_unrecorded_spare_is_a_stray(
@@ -240,7 +239,7 @@ async def test_no_spare_any_more(project: Project, servers: Callable[[], list[in
         await control.apply(project.spec())
         assert servers() == [control.pid()]
         assert control.role().spare is None
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await control.reconciler.shutdown()
         assert servers() == []
         assert await project.runtime.observe() == {}

@@ -272,7 +272,7 @@ def served(
         handler = cast("Callable[..., AsyncGenerator[object]]", orders.answer)
         path = project / ".agents" / "run" / "control.sock"
         async with anyio.create_task_group() as group:
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 await group.start(AdminServer(path, handler, log).serve)  # pyright: ignore[reportArgumentType] - it answers credential requests only
             yield engine
             group.cancel_scope.cancel()
@@ -292,7 +292,7 @@ def run(
 
     async def work(command: Command) -> int:
         async with served():
-            with anyio.fail_after(20):
+            with anyio.fail_after(30):
                 status = await anyio.to_thread.run_sync(_status_of, command)
         if isinstance(status, AgentsError):  # a task group would wrap it
             raise status

@@ -52,7 +52,7 @@ async def ask(engine: MemoryEngine, request: CredentialRequest) -> tuple[list[Ob
     orders = CredentialOrders(wait, lambda: (RoleName("monitoring"), TREASURY), changed)
     progress: list[Object] = []
     result: Result | None = None
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async for reply in orders.answer(request):
             if isinstance(reply, Progress):
                 progress.append(cast("Object", reply.body))

@@ -117,7 +117,7 @@ def site(project: Path) -> Open:
         orders = CredentialOrders(wait, lambda: [TREASURY], overview.look)
         handler = cast("Callable[..., AsyncGenerator[object]]", orders.answer)
         async with anyio.create_task_group() as group:
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 await group.start(engine.run)
                 await group.start(AdminServer(state / "run" / "control.sock", handler, log).serve)  # pyright: ignore[reportArgumentType] - it answers credential requests only
             yield Site(project, engine, desk, index, overview)
@@ -143,7 +143,7 @@ def rotating(site: Site, **options: object) -> Callable[[], None]:
 
 async def command(work: Callable[[], None]) -> None:
     """Run a command beside the event loop."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await anyio.to_thread.run_sync(work)
 
 
@@ -160,7 +160,7 @@ async def test_the_workstations_token(site: Open, capsys: Captured) -> None:
         assert here.opens(before)
         assert here.opens(after)
         assert "token" not in rotation
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             done = await here.engine.wait(str(rotation["id"]))
         assert done.state is State.DONE
         assert not here.opens(before)

@@ -147,7 +147,7 @@ class Instance:
     def stop(self) -> None:
         """End it."""
         self.process.kill()
-        _ = self.process.wait(5)
+        _ = self.process.wait(30)
 
 
 def spawn(script: str, directory: Path, era: Era) -> Instance:
@@ -229,7 +229,7 @@ class Talk:
 
     async def next(self) -> JsonObject | None:
         """Read the next message; None at the end."""
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async for line in self._lines:
                 if line.startswith(":"):
                     self.comments += 1
@@ -252,7 +252,7 @@ class Talk:
 
     async def comment(self) -> None:
         """Wait for a comment."""
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async for line in self._lines:
                 if line.startswith(":"):
                     return
@@ -502,7 +502,7 @@ class Rig:
 
     async def until(self, is_true: Callable[[], object]) -> None:
         """Wait for what only another process, or the inside of the gateway, knows."""
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while not is_true():  # noqa: ASYNC110 - nobody there sets an event for us
                 await anyio.sleep(0.01)
 
@@ -532,7 +532,7 @@ class Rig:
         given = {"accept": "application/json, text/event-stream", **headers}
         if token is not None:
             given["authorization"] = f"Bearer {token}"
-        return httpx2.AsyncClient(base_url=self.base, headers=given, timeout=20)
+        return httpx2.AsyncClient(base_url=self.base, headers=given, timeout=60)
 
     @asynccontextmanager
     async def session(
@@ -571,7 +571,7 @@ class Rig:
     ) -> AsyncGenerator[Client]:
         """Connect the SDK's client."""
         http = httpx2.AsyncClient(
-            headers={"authorization": f"Bearer {token}"}, timeout=httpx2.Timeout(20)
+            headers={"authorization": f"Bearer {token}"}, timeout=httpx2.Timeout(60)
         )
         transport = streamable_http_client(f"{self.base}/{role}/mcp", http_client=http)
         async with http, Client(transport, mode=mode, cache=None, **callbacks) as client:
@@ -648,7 +648,7 @@ async def _open_rig(
     tokens: TokenIndex | None = None,
     clock: Clock | None = None,
     access: Callable[[str, TokenIndex, Clock], OAuthTokens] | None = None,
-    seconds: float = 60,
+    seconds: float = 180,
 ) -> AsyncGenerator[Rig]:
     home = Path(tempfile.mkdtemp(prefix="bm-", dir="/tmp"))
     listener = socket.create_server(("127.0.0.1", 0))

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import tracemalloc
+from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
 import anyio
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     import httpx2
-    from integration.gateway.conftest import OpenRig, Rig
+    from integration.gateway.conftest import MovedClock, OpenRig, Rig
 
     from orchestrator.model.base import JsonObject
 
@@ -58,7 +59,7 @@ def failure_of(response: httpx2.Response) -> dict[str, object]:
 
 async def until(is_true: Callable[[], object]) -> None:
     """Wait for something that only another process, or the inside of the gateway, knows."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while not is_true():  # noqa: ASYNC110 - nobody there sets an event for us
             await anyio.sleep(0.01)
 
@@ -134,30 +135,41 @@ async def test_call_has_a_deadline(open_rig: OpenRig) -> None:
 async def test_revocation_cuts_a_running_call(open_rig: OpenRig) -> None:
     """A revoked token ends its own running calls with 401, and nobody else's."""
     async with open_rig() as rig:
-        rig.publish("treasury", await rig.start("talker.py"))
+        instance = await rig.talker("modern")
         revoked, kept = rig.token("treasury"), rig.token("treasury")
         statuses: dict[str, int] = {}
 
-        async def slow(name: str, token: str) -> None:
+        async def wait(name: str, token: str) -> None:
             async with rig.session(token) as http:
-                response = await http.post(URL, json=call("slow", seconds=1, word="w"))
+                response = await http.post(URL, json=call("look", steps=[["meet", name, 2]]))
                 statuses[name] = response.status_code
 
         async with anyio.create_task_group() as group:
-            group.start_soon(slow, "revoked", revoked)
-            group.start_soon(slow, "kept", kept)
+            group.start_soon(wait, "revoked", revoked)
+            group.start_soon(wait, "kept", kept)
             await until_in_flight(rig, 2)
             # As the desk does it: from another thread.
             await anyio.to_thread.run_sync(rig.tokens.remove, TokenId(revoked.split("_")[1]))
+            await rig.until(lambda: statuses)
+            await rig.meet(instance, "kept")
         assert statuses == {"revoked": 401, "kept": 200}
 
 
-async def test_expiry_cuts_a_running_call(open_rig: OpenRig) -> None:
+async def test_expiry_cuts_a_running_call(open_rig: OpenRig, moved_clock: MovedClock) -> None:
     """A call does not outlive its caller's token."""
-    async with open_rig() as rig:
+    async with open_rig(clock=moved_clock) as rig:
         rig.publish("treasury", await rig.start("talker.py"))
-        async with rig.session(rig.token("treasury", ttl=1)) as http:
-            assert (await http.post(URL, json=call("hold"))).status_code == 401
+        async with (
+            rig.session(rig.token("treasury", ttl=3600)) as http,
+            anyio.create_task_group() as group,
+        ):
+
+            async def hold() -> None:
+                assert (await http.post(URL, json=call("hold"))).status_code == 401
+
+            group.start_soon(hold)
+            await until_in_flight(rig, 1)
+            moved_clock.ahead = timedelta(hours=2)
         assert rig.recorder.records[-1].code == "token.expired"
 
 
@@ -181,7 +193,7 @@ async def test_drain_waits_for_calls(open_rig: OpenRig) -> None:
             # It drains before the next one is published: this call waits for that.
             group.start_soon(slow, "new")
             rig.publish("treasury", await rig.start("talker.py"), generation=2)
-            assert await rig.gateway.drain(WORKLOAD, 5) == 0
+            assert await rig.gateway.drain(WORKLOAD, 30) == 0
             first.stop()
         assert words == ["old", "new"]
 
@@ -323,7 +335,7 @@ async def test_server_that_does_not_read(open_rig: OpenRig) -> None:
         assert codes == ["upstream.timeout"] * 3
         stopped.process.send_signal(signal.SIGCONT)
         async with rig.session(rig.token("treasury")) as http:
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 while "isError" in result_of(await http.post(URL, json=call("echo"))):
                     pass
 
@@ -343,7 +355,7 @@ async def test_open_requests_of_a_token_are_bounded(open_rig: OpenRig) -> None:
                 for _ in range(3):
                     group.start_soon(hold)
                 await until_in_flight(rig, 3)
-                with anyio.fail_after(5):
+                with anyio.fail_after(30):
                     refused = await without_body(rig, token)
                 assert refused.startswith(b"HTTP/1.1 429 ")
                 body = cast("dict[str, object]", json.loads(refused.partition(b"\r\n\r\n")[2]))
@@ -430,19 +442,18 @@ async def test_a_waiting_call_keeps_nothing_of_its_body(open_rig: OpenRig) -> No
             async with rig.session(rig.token("treasury")) as http:
                 _ = await http.post(URL, content=body(), headers=headers)
 
-        kept = peak = 0
+        peak = 0
         tracemalloc.start()
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(hold)
                 await until((rig.instances[0].directory / "held").exists)
-                await anyio.lowlevel.checkpoint()
-                kept, peak = tracemalloc.get_traced_memory()
+                await until(lambda: tracemalloc.get_traced_memory()[0] < size // 3)
+                _, peak = tracemalloc.get_traced_memory()
                 group.cancel_scope.cancel()
         finally:
             tracemalloc.stop()
         assert peak > size  # so that it was seen at all
-        assert kept < size // 3
 
 
 async def test_signs_of_life(open_rig: OpenRig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -11,7 +12,7 @@ from orchestrator.model.names import TokenId
 from orchestrator.model.rules import RolePolicy
 
 if TYPE_CHECKING:
-    from integration.gateway.conftest import Caller, OpenRig, Talk
+    from integration.gateway.conftest import Caller, MovedClock, OpenRig, Talk
 
     from orchestrator.model.base import Json, JsonObject
     from orchestrator.model.snapshot import Era
@@ -174,14 +175,16 @@ async def test_a_session_has_one_stream(open_rig: OpenRig) -> None:
     [("deleted", "legacy")]
     + [(end, era) for end in ("revoked", "withdrawn", "shutdown", "expired") for era in ERAS],
 )
-async def test_a_stream_ends(open_rig: OpenRig, era: Era, end: str) -> None:
+async def test_a_stream_ends(
+    open_rig: OpenRig, moved_clock: MovedClock, era: Era, end: str
+) -> None:
     """Listening ends with the session, the token, the role and the gateway, properly."""
-    async with open_rig() as rig:
+    async with open_rig(clock=moved_clock) as rig:
         _ = await rig.talker("legacy")
-        token = rig.token(ttl=1 if end == "expired" else 3600)
+        token = rig.token()
         async with (
             rig.caller(era, token=token) as caller,
-            rig.caller(era) as other,
+            rig.caller(era, token=rig.token(ttl=36_000)) as other,
             other.listen(**ALL) as kept,
             caller.listen(**ALL) as talk,
         ):
@@ -197,7 +200,7 @@ async def test_a_stream_ends(open_rig: OpenRig, era: Era, end: str) -> None:
                 case "deleted":
                     assert (await caller.http.delete(caller.url)).status_code == 200
                 case _:
-                    pass
+                    moved_clock.ahead = timedelta(hours=2)
             check_end(await talk.rest(), caller)
             if end in {"withdrawn", "shutdown"}:
                 check_end(await kept.rest(), other)
@@ -243,6 +246,7 @@ async def test_streams_of_a_token_are_bounded(open_rig: OpenRig) -> None:
             refused = await caller.ask("subscriptions/listen", {"notifications": ALL})
             assert cast("JsonObject", refused["error"])["code"] == -31004
             assert (await other.http.get(other.url)).status_code == 429
+        await rig.until(lambda: not rig.gateway._hub._streams)
         async with rig.caller("legacy", token=token) as caller, caller.listen() as three:
             assert three.response.status_code == 200
 

@@ -311,7 +311,7 @@ async def test_a_legacy_server_asks_a_modern_caller(open_rig: OpenRig) -> None:
             # It was one call all the time; what was answered cannot be answered again.
             assert code_of(await ask_again(caller, asked, *steps)) == -32602
         assert len(instance.calls()) == 1
-        assert rig.in_flight() == 0
+        await rig.until(lambda: rig.in_flight() == 0)
 
 
 async def test_an_answer_is_announced_like_a_call(open_rig: OpenRig) -> None:
@@ -335,9 +335,9 @@ async def test_a_parked_call_ends(open_rig: OpenRig, monkeypatch: pytest.MonkeyP
         async with rig.caller("modern", capabilities=ABLE) as caller:
             asked = await caller.play(ASK, ["hold"])
             await rig.until(lambda: instance.received("notifications/cancelled"))
-            assert any("error" in message for message in instance.received())
+            await rig.until(lambda: any("error" in message for message in instance.received()))
             assert code_of(await ask_again(caller, asked, ASK, ["hold"])) == -32602
-            assert rig.in_flight() == 0
+            await rig.until(lambda: rig.in_flight() == 0)
 
 
 async def test_a_hang_up_ends_a_call_that_was_parked(open_rig: OpenRig) -> None:

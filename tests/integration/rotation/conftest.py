@@ -83,7 +83,7 @@ def database(bao: Bao, postgres: Postgres) -> Generator[str]:
             "plugin_name": "postgresql-database-plugin",
             "allowed_roles": "app",
             "connection_url": "postgresql://{{username}}:{{password}}"
-            f"@127.0.0.1:{postgres.port}/postgres?sslmode=disable&connect_timeout=2",
+            f"@127.0.0.1:{postgres.port}/postgres?sslmode=disable&connect_timeout=30",
             "username": "admin",
             "password": postgres.password,
         },

@@ -88,7 +88,7 @@ async def project(directory: Path) -> AsyncGenerator[Project]:
     finally:
         with anyio.CancelScope(shield=True):
             with suppress(Exception):
-                with anyio.fail_after(20):
+                with anyio.fail_after(30):
                     await made.engine.shutdown(timedelta(seconds=1))
             for pid in left_over(directory):
                 with suppress(ProcessLookupError):
@@ -98,7 +98,7 @@ async def project(directory: Path) -> AsyncGenerator[Project]:
 @pytest.fixture
 async def running(project: Project) -> Project:
     """Give a project whose engine runs, without a control plane."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         _ = await project.engine.start(None, {})
     return project
 
@@ -154,4 +154,4 @@ def stdio(directory: Path) -> Generator[Callable[..., subprocess.Popen[bytes]]]:
     yield start
     for process in processes:
         process.kill()
-        _ = process.wait(5)
+        _ = process.wait(30)

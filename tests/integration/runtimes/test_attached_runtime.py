@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+import gc
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
@@ -33,11 +34,11 @@ ROOT: Final = Path(__file__).resolve().parents[3]
 LONGEST: Final = 30
 
 
-def spec(port: int) -> WorkloadSpec:
+def spec(port: int, host: str = "localhost") -> WorkloadSpec:
     """Describe a server at a port."""
     role = RoleName("monitoring")
     wanted = secrets_of(load_project(ROOT), (role,), Path("/nowhere"))
-    return attach(wanted, {role: f"http://localhost:{port}/mcp"}).roles[role]
+    return attach(wanted, {role: f"http://{host}:{port}/mcp"}).roles[role]
 
 
 class Listener:
@@ -157,3 +158,26 @@ async def test_a_server_that_is_nowhere_is_named(monkeypatch: pytest.MonkeyPatch
         server.stop()
         with pytest.raises(WorkloadStartError, match=r"nobody answers at http://localhost:\d+/mcp"):
             _ = await AttachedRuntime(lambda _: None).launch(spec(server.port), {})
+
+
+def test_a_name_that_is_looked_up_for_too_long_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The look-up that goes on when its time is over has nobody who misses its outcome."""
+    monkeypatch.setattr(attached, "_REACH_SECONDS", 0.1)
+    monkeypatch.setattr(attached, "_CONNECT_SECONDS", 0.0)
+    said: list[object] = []
+
+    async def reach() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: said.append(told))
+        with anyio.fail_after(LONGEST):
+            with pytest.raises(WorkloadStartError, match="no answer in time"):
+                _ = await AttachedRuntime(lambda _: None).launch(spec(1, "nobody.invalid"), {})
+        # It has ended, as a rule, when another one has.
+        with anyio.move_on_after(5), suppress(OSError):
+            _ = await anyio.getaddrinfo("nobody.invalid", 1)
+        _ = gc.collect()
+
+    anyio.run(reach, backend_options={"use_uvloop": True})
+    _ = gc.collect()
+    assert said == []

@@ -38,7 +38,7 @@ CANARY = "canary-5c1f0a"
 
 async def test_start_is_idempotent(project: "Project") -> None:
     """A second start finds the engine that runs, also from another object."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         assert await project.engine.find() is None
         pid = await project.engine.start(None, {})
         assert await project.engine.start(None, {}) == pid
@@ -47,7 +47,7 @@ async def test_start_is_idempotent(project: "Project") -> None:
 
 async def test_engine_is_detached(running: "Project") -> None:
     """The engine leads a session of its own, with a minimal environment and no terminal."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         pid = await running.engine.find()
     assert pid is not None
     assert os.getsid(pid) == pid
@@ -72,7 +72,7 @@ async def test_inherited_descriptors_end_with_the_command(project: "Project") ->
     os.set_inheritable(descriptor, True)  # noqa: FBT003 - positional only
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             _ = await project.engine.start(None, {})
     finally:
         os.close(descriptor)
@@ -84,7 +84,7 @@ async def test_shutdown_leaves_nothing(
     running: "Project", processes: Callable[[Path], list[int]]
 ) -> None:
     """Shutting down ends every process and removes sockets, keys and configuration."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await running.runtime.start(running.spec("program.py", "stubborn", grace=60))
         _ = await running.runtime.launch(running.spec("program.py", "stubborn", grace=60), {})
         await running.engine.shutdown(timedelta(seconds=0.5))
@@ -96,7 +96,7 @@ async def test_shutdown_leaves_nothing(
 
 async def test_a_killed_engine_is_started_again(running: "Project") -> None:
     """The socket and pid file that a killed engine leaves behind do not count as one."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         pid = await running.engine.find()
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
@@ -123,7 +123,7 @@ async def test_control_plane_is_started_and_never_doubled(project: "Project") ->
         while len(list(marks.iterdir())) < 2:
             await anyio.sleep(0.01)
     assert not Path(f"/proc/{first[0].name}/cwd").exists()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         assert await project.runtime.observe() == {}
 
 
@@ -131,7 +131,7 @@ async def test_why_it_ended_at_once_is_told(project: "Project") -> None:
     """An engine that cannot run is an error with its own last words."""
     project.files.make()
     _ = (project.files.programs / "broken.conf").write_text("[program:broken]\nstartsecs=x\n")
-    with anyio.fail_after(20), pytest.raises(RuntimeUnavailableError, match="broken") as caught:
+    with anyio.fail_after(30), pytest.raises(RuntimeUnavailableError, match="broken") as caught:
         _ = await project.engine.start(None, {})
     assert "ended at once" in str(caught.value)
 
@@ -140,7 +140,7 @@ async def test_two_commands_do_not_start_it_at_once(project: "Project") -> None:
     """While one command starts the engine, another one is told so."""
     project.files.make()
     lock = hold_lock(project.files.run / "engine.lock")
-    with anyio.fail_after(10), lock, pytest.raises(LockHeldError):
+    with anyio.fail_after(30), lock, pytest.raises(LockHeldError):
         _ = await project.engine.start(None, {})
 
 
@@ -148,7 +148,7 @@ async def test_a_wrong_key_is_refused(running: "Project", directory: Path) -> No
     """Who reaches the socket without the key can do nothing."""
     key = directory / "wrong"
     _ = key.write_text("wrong")
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         with pytest.raises(RuntimeUnavailableError, match="401"):
             _ = await EngineRpc(running.files.socket, key).call("supervisor.shutdown")
         assert await running.engine.find() is not None
@@ -157,7 +157,7 @@ async def test_a_wrong_key_is_refused(running: "Project", directory: Path) -> No
 async def test_unknown_method_is_a_fault(running: "Project") -> None:
     """The engine's own refusals keep their number."""
     client = EngineRpc(running.files.socket, running.files.key)
-    with anyio.fail_after(10), pytest.raises(EngineFaultError) as caught:
+    with anyio.fail_after(30), pytest.raises(EngineFaultError) as caught:
         _ = await client.call("agents.nothing")
     assert caught.value.number == 1
 
@@ -170,7 +170,7 @@ async def test_something_else_on_the_socket(project: "Project") -> None:
     async def hang_up(stream: anyio.abc.SocketStream) -> None:
         await stream.aclose()
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         listener = await anyio.create_unix_listener(project.files.socket)
         async with listener, anyio.create_task_group() as tasks:
             _ = tasks.start_soon(listener.serve, hang_up)
@@ -191,7 +191,7 @@ def test_a_path_too_long_for_a_socket_is_refused(directory: Path) -> None:
 async def test_variables_outlive_whoever_wrote_them(project: "Project") -> None:
     """Variables are read back from the engine, with every character, and can be replaced."""
     values = {"A": SecretStr(CANARY), "B": SecretStr("ü=\n"), "EMPTY": SecretStr("")}
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         pid = await project.engine.start(None, values)
     assert read_variables(pid) == values
     write_variables(pid, {"C": SecretStr("x" * 100_000)})
@@ -223,8 +223,7 @@ async def test_variables_survive_a_restart_by_signal(project: "Project") -> None
         feed = project.runtime.exits()
         _ = await anext(feed)
         os.kill(process.pid, signal.SIGKILL)
-        with anyio.fail_after(1):
-            ended = await anext(feed)
+        ended = await anext(feed)
         assert isinstance(ended, WorkloadExit)
         assert ended.code == -9
         await feed.aclose()
@@ -232,7 +231,7 @@ async def test_variables_survive_a_restart_by_signal(project: "Project") -> None
 
 async def test_variables_are_nowhere_else(project: "Project") -> None:
     """A kept value is in no environment, no argument, no file, and not in the engine's memory."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         pid = await project.engine.start(None, {"A": SecretStr(CANARY)})
         spec = project.spec("program.py", "silent")
         await project.runtime.start(spec)
@@ -253,7 +252,7 @@ async def test_variables_are_nowhere_else(project: "Project") -> None:
 async def test_the_seat_does_not_inherit_the_variables(running: "Project") -> None:
     """No child of the engine has the descriptor."""
     spec = running.spec("program.py", "silent")
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         process = await running.runtime.launch(spec, {})
     links: list[str] = []
@@ -267,7 +266,7 @@ async def test_the_seat_does_not_inherit_the_variables(running: "Project") -> No
 
 async def test_a_torn_write_is_seen(project: "Project") -> None:
     """A writer that died in the middle leaves an error, never half of the variables."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         pid = await project.engine.start(None, {"A": SecretStr(CANARY), "B": SecretStr("2")})
     descriptor = os.open(f"/proc/{pid}/fd/{DESCRIPTOR}", os.O_RDWR)
     try:
@@ -286,7 +285,7 @@ async def test_a_torn_write_is_seen(project: "Project") -> None:
 @pytest.mark.parametrize(("name", "value"), [("", "x"), ("A=B", "x"), ("A", "x\0y")])
 async def test_impossible_variables_are_refused(name: str, value: str, running: "Project") -> None:
     """A name or value that no environment can hold is refused, and is not repeated."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         pid = await running.engine.find()
     assert pid is not None
     with pytest.raises(SettingsError) as caught:

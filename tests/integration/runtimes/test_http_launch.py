@@ -28,7 +28,7 @@ def serving(spec: WorkloadSpec, listen: str) -> WorkloadSpec:
 
 async def report(path: Path) -> dict[str, object]:
     """Wait for what a program found."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while not path.exists():
             await anyio.sleep(0.005)
     return cast("dict[str, object]", json.loads(path.read_text()))
@@ -39,7 +39,7 @@ async def test_a_server_is_told_where_to_listen(running: "Project", listen: str)
     """The place is filled in; stdin is empty, stdout is the log, and there are no FIFOs."""
     path = running.root / "report.json"
     spec = serving(running.spec("program.py", "report", str(path)), listen)
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         process = await running.runtime.launch(spec, {})
         address = Address.parse(process.address)
@@ -57,7 +57,7 @@ async def test_a_server_is_told_where_to_listen(running: "Project", listen: str)
 async def test_a_socket_of_the_last_process_is_gone(running: "Project") -> None:
     """A server finds no socket of its predecessor, on which it could not listen."""
     spec = serving(running.spec("program.py", "silent"), "socket")
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         first = await running.runtime.launch(spec, {})
         left = Path(first.directory) / "http.sock"
@@ -75,7 +75,7 @@ async def test_each_launch_has_a_port_of_its_own(running: "Project") -> None:
     """A port is chosen anew, as somebody else may have taken the last one."""
     spec = serving(running.spec("program.py", "silent"), "port")
     ports: set[int] = set()
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         for _ in range(3):
             process = await running.runtime.launch(spec, {})

@@ -5,6 +5,7 @@
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -29,11 +30,11 @@ from orchestrator.runtimes.supervisord import SupervisordRuntime
 if TYPE_CHECKING:
     from tests.integration.runtimes.conftest import Project
 
-CANARY = "canary-77e0b1"
+CANARY = f"canary-{secrets.token_hex(6)}"
 SOON = timedelta(seconds=2)
 
 
-async def until(check: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(check: Callable[[], bool], seconds: float = 30.0) -> None:
     """Wait for something that another process does."""
     with anyio.fail_after(seconds):
         while not check():
@@ -49,7 +50,7 @@ async def read_pids(path: Path) -> list[int]:
 async def test_seat_launch_server(running: "Project") -> None:
     """A started workload waits; launched, it is the server, under the same pid."""
     spec = running.spec("program.py", "silent")
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         status = (await running.runtime.observe())[spec.name]
         assert (status.state, status.waiting) == (EngineState.RUNNING, True)
@@ -66,7 +67,7 @@ async def test_seat_launch_server(running: "Project") -> None:
 async def test_start_is_idempotent(running: "Project") -> None:
     """Starting what runs changes nothing; starting what was stopped behind our back starts it."""
     spec = running.spec("program.py", "silent")
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         process = await running.runtime.launch(spec, {})
         await running.runtime.start(spec)
@@ -81,7 +82,7 @@ async def test_start_is_idempotent(running: "Project") -> None:
 async def test_a_changed_program_is_replaced(running: "Project") -> None:
     """Starting with another grace has the engine take the workload up anew."""
     spec = running.spec("program.py", "silent")
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         process = await running.runtime.launch(spec, {})
         await running.runtime.start(running.spec("program.py", "silent", grace=7))
@@ -93,7 +94,7 @@ async def test_a_changed_program_is_replaced(running: "Project") -> None:
 async def test_what_runs_is_not_launched_again(running: "Project") -> None:
     """Launching a workload that became its server already is an error at once."""
     spec = running.spec("program.py", "silent")
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         _ = await running.runtime.launch(spec, {})
         with pytest.raises(WorkloadStartError, match="runs already"):
@@ -103,7 +104,7 @@ async def test_what_runs_is_not_launched_again(running: "Project") -> None:
 async def test_a_missing_secret_stops_the_launch(running: "Project") -> None:
     """Without a value for every secret nothing is sent; the names are told."""
     spec = running.spec("program.py", "silent", secrets={"API_KEY": "env:API_KEY"})
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         with pytest.raises(WorkloadStartError, match="API_KEY"):
             _ = await running.runtime.launch(spec, {})
@@ -112,14 +113,14 @@ async def test_a_missing_secret_stops_the_launch(running: "Project") -> None:
 
 async def test_unknown_workload_is_not_launched(running: "Project") -> None:
     """A workload that was never started cannot be launched."""
-    with anyio.fail_after(5), pytest.raises(WorkloadStartError, match="does not know"):
+    with anyio.fail_after(30), pytest.raises(WorkloadStartError, match="does not know"):
         _ = await running.runtime.launch(running.spec("program.py", "silent"), {})
 
 
 async def test_failed_execution_is_the_error(running: "Project") -> None:
     """A program that is not there is told by its kernel reason, and the seat comes back."""
     spec = running.spec("program.py", "silent").model_copy(update={"argv": ("/nowhere/server",)})
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         async with aclosing(running.runtime.exits()) as feed:
             assert isinstance(await anext(feed), FeedGap)
@@ -133,7 +134,7 @@ async def test_failed_execution_is_the_error(running: "Project") -> None:
 
 async def comes_back(project: "Project", name: WorkloadName, old: int) -> None:
     """Wait until a new seat of a workload waits."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while True:
             status = (await project.runtime.observe())[name]
             if status.pid not in {0, old} and status.waiting:
@@ -145,17 +146,16 @@ async def comes_back(project: "Project", name: WorkloadName, old: int) -> None:
     ("number", "code"),
     [(signal.SIGKILL, -9), (signal.SIGSEGV, -11), (signal.SIGTERM, -15)],
 )
-async def test_exit_is_told_at_once_and_exactly(running: "Project", number: int, code: int) -> None:
-    """A death by signal is told with that signal within milliseconds, and a new seat waits."""
+async def test_exit_is_told_exactly(running: "Project", number: int, code: int) -> None:
+    """A death by signal is told with that signal, and a new seat waits."""
     spec = running.spec("program.py", "silent")
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         process = await running.runtime.launch(spec, {})
         async with aclosing(running.runtime.exits()) as feed:
             assert isinstance(await anext(feed), FeedGap)
             os.kill(process.pid, number)
-            with anyio.fail_after(0.5):
-                ended = await anext(feed)
+            ended = await anext(feed)
         assert isinstance(ended, WorkloadExit)
         assert ended == WorkloadExit(
             name=spec.name, pid=process.pid, code=code, peak_kb=ended.peak_kb
@@ -164,10 +164,28 @@ async def test_exit_is_told_at_once_and_exactly(running: "Project", number: int,
         await comes_back(running, spec.name, process.pid)
 
 
+async def test_exits_are_told_at_once(running: "Project") -> None:
+    """Deaths are told when they happen, and not a second or two later in the engine's next turn."""
+    spec = running.spec("program.py", "silent")
+    waited = 0.0
+    with anyio.fail_after(60):
+        await running.runtime.start(spec)
+        async with aclosing(running.runtime.exits()) as feed:
+            assert isinstance(await anext(feed), FeedGap)
+            # All of them together, as one may meet a busy moment of the machine.
+            for _ in range(10):
+                process = await running.runtime.launch(spec, {})
+                killed = anyio.current_time()
+                os.kill(process.pid, signal.SIGKILL)
+                _ = await anext(feed)
+                waited += anyio.current_time() - killed
+    assert waited < 4
+
+
 async def test_exit_code_is_told(running: "Project") -> None:
     """A server that ends by itself is told with its exit code, and quick ends are no delay."""
     spec = running.spec("program.py", "exit", "3")
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         async with aclosing(running.runtime.exits()) as feed:
             _ = await anext(feed)
@@ -184,7 +202,7 @@ async def test_exit_code_is_told(running: "Project") -> None:
 async def test_without_a_launch_nothing_runs(running: "Project") -> None:
     """After a crash the seat waits for as long as nobody launches: that is how backoff is held."""
     spec = running.spec("program.py", "exit", "1")
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         process = await running.runtime.launch(spec, {})
         await comes_back(running, spec.name, process.pid)
@@ -199,14 +217,14 @@ async def test_without_a_launch_nothing_runs(running: "Project") -> None:
 async def test_stop_kills_what_ignores_it(running: "Project", alive: Callable[[int], bool]) -> None:
     """A server that ignores SIGTERM, and its children, are gone when stop returns."""
     family = running.root / "family.json"
-    spec = running.spec("program.py", "family", str(family))
-    with anyio.fail_after(20):
+    spec = running.spec("program.py", "family", str(family), grace=600)
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         _ = await running.runtime.launch(spec, {})
         pids = await read_pids(family)
         begun = anyio.current_time()
         await running.runtime.stop(spec.name, timedelta(seconds=0.5))
-        assert 0.4 < anyio.current_time() - begun < 2
+        assert 0.4 < anyio.current_time() - begun < 60
         assert await running.runtime.observe() == {}
         await running.runtime.stop(spec.name, SOON)  # it is stopped already
     await until(lambda: not any(alive(pid) for pid in pids))
@@ -217,19 +235,18 @@ async def test_stop_kills_what_ignores_it(running: "Project", alive: Callable[[i
 
 async def test_stop_of_a_polite_server_is_quick(running: "Project") -> None:
     """A server that ends at SIGTERM is not waited for any longer."""
-    spec = running.spec("program.py", "silent", grace=30)
-    with anyio.fail_after(20):
+    spec = running.spec("program.py", "silent", grace=600)
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         _ = await running.runtime.launch(spec, {})
-        with anyio.fail_after(1):
-            await running.runtime.stop(spec.name, timedelta(seconds=30))
+        await running.runtime.stop(spec.name, timedelta(seconds=600))
 
 
 async def test_signal_reaches_the_group(running: "Project", alive: Callable[[int], bool]) -> None:
     """A signal goes to the whole process group; to an unknown workload it goes nowhere."""
     family = running.root / "family.json"
     spec = running.spec("program.py", "family", str(family))
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         _ = await running.runtime.launch(spec, {})
         pids = await read_pids(family)
@@ -244,13 +261,13 @@ async def test_killed_server_leaves_no_grandchild(
     """Children that ignore SIGTERM end with their server, killed by the engine's plugin."""
     family = running.root / "family.json"
     spec = running.spec("program.py", "family", str(family))
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         process = await running.runtime.launch(spec, {})
         pids = await read_pids(family)
         assert pids[0] == process.pid
         os.kill(process.pid, signal.SIGKILL)
-    await until(lambda: not any(alive(pid) for pid in pids), 2)
+    await until(lambda: not any(alive(pid) for pid in pids))
 
 
 @pytest.mark.parametrize("how", ["stop", "kill", "crash"])
@@ -261,7 +278,7 @@ async def test_nothing_gets_away(
     family, other = running.root / "family.json", running.root / "other.json"
     spec = running.spec("program.py", "escape", str(family))
     kept = running.spec("program.py", "escape", str(other), role="keeper")
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         for each in (spec, kept):
             await running.runtime.start(each)
         process = await running.runtime.launch(spec, {})
@@ -276,7 +293,7 @@ async def test_nothing_gets_away(
                 await running.runtime.signal(spec.name, signal.SIGKILL)
             case _:
                 os.kill(process.pid, signal.SIGSEGV)
-    await until(lambda: not any(map(alive, pids)), 2)
+    await until(lambda: not any(map(alive, pids)))
     assert all(map(alive, others))
 
 
@@ -379,7 +396,7 @@ async def test_impostor_gets_nothing(running: "Project") -> None:
         "  peer, _ = s.accept(); heard.write(peer.recv(9999)); peer.close()\n"
     )
     path, heard = running.files.seat(spec.name) / "seat.sock", running.root / "heard"
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         await until(path.exists)
         impostor = subprocess.Popen(
@@ -392,7 +409,7 @@ async def test_impostor_gets_nothing(running: "Project") -> None:
                 _ = await running.runtime.launch(spec, {SecretName("API_KEY"): SecretStr(CANARY)})
         finally:
             impostor.kill()
-            _ = impostor.wait(5)
+            _ = impostor.wait(30)
             if impostor.stdout is not None:
                 impostor.stdout.close()
     assert heard.read_bytes() == b""
@@ -401,7 +418,7 @@ async def test_impostor_gets_nothing(running: "Project") -> None:
 async def test_secret_is_in_the_server_only(running: "Project") -> None:
     """A secret is in its server's environment, and in no other process, file or log."""
     spec = running.spec("program.py", "silent", secrets={"API_KEY": "env:API_KEY"})
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         process = await running.runtime.launch(spec, {SecretName("API_KEY"): SecretStr(CANARY)})
         environ = Path(f"/proc/{process.pid}/environ")
@@ -427,7 +444,7 @@ def everywhere(name: str) -> list[tuple[int, str]]:
 
 async def test_feed_ends_with_the_engine(running: "Project") -> None:
     """When the engine dies the feed says so instead of going silent."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with aclosing(running.runtime.exits()) as feed:
             assert isinstance(await anext(feed), FeedGap)
             engine = await running.engine.find()
@@ -479,24 +496,31 @@ async def test_terminated_engine_stops_all_side_by_side(
     running: "Project", alive: Callable[[int], bool]
 ) -> None:
     """An engine that is told to end does not wait for one stubborn workload after the other."""
-    specs = [running.spec("program.py", "stubborn", role=f"r{n}", grace=1) for n in range(4)]
-    with anyio.fail_after(20):
+    specs = [running.spec("program.py", "stubborn", role=f"r{n}", grace=3) for n in range(6)]
+    with anyio.fail_after(30):
         for spec in specs:
             await running.runtime.start(spec)
         pids = [(await running.runtime.launch(spec, {})).pid for spec in specs]
-        await anyio.sleep(0.3)  # until they ignore the signal
+        await until(lambda: all(map(ignores_the_end, pids)))
         engine = await running.engine.find()
         assert engine is not None
         begun = anyio.current_time()
         os.kill(engine, signal.SIGTERM)
-        await until(lambda: not any(alive(pid) for pid in [*pids, engine]), 10)
-        assert anyio.current_time() - begun < 3.5
+        await until(lambda: not any(alive(pid) for pid in [*pids, engine]))
+        assert anyio.current_time() - begun < 15  # one after the other, they would take 18
+
+
+def ignores_the_end(pid: int) -> bool:
+    """Tell whether a process ignores SIGTERM by now."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    ignored = next(line.split()[1] for line in lines if line.startswith("SigIgn:"))
+    return bool(int(ignored, 16) & 1 << (signal.SIGTERM - 1))
 
 
 async def test_a_seat_that_fails_by_itself_is_slowed_down(running: "Project") -> None:
     """A seat that cannot wait is started again at once a few times, then every five seconds."""
     spec = running.spec("program.py", "silent")
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await running.runtime.start(spec)
         seat = running.files.seat(spec.name)
         seat.chmod(0o755)

@@ -90,7 +90,7 @@ def spying(running: "Project", python: str) -> Callable[..., WorkloadSpec]:
 async def launch(project: "Project", spec: WorkloadSpec) -> tuple[Process, dict[str, object]]:
     """Start a spy and wait for what it found."""
     path = Path(spec.env[SecretName("HOME")], "report")
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         await project.runtime.start(spec)
         process = await project.runtime.launch(spec, {SecretName("KEY"): SecretStr(CANARY)})
         while not path.exists():
@@ -175,7 +175,7 @@ async def test_a_role_cannot_choose_what_a_successor_ends(
     # As after a crash of the engine: the orphan is found by its fence, and ended.
     os.kill(running_engine(running), 9)
     assert await anyio.to_thread.run_sync(end_orphan, fence)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while user_of(process.pid) is not None:
             await anyio.sleep(0.005)
 
@@ -286,7 +286,7 @@ async def test_a_socket_that_leads_to_another_role_is_refused(
     place.unlink()
     place.symlink_to(Address.parse(found["bob"].address).socket)
     address = Address.parse(found["ann"].address)
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with HttpWire(address, found["ann"].pid) as wire:
             with pytest.raises(TargetUnavailableError, match="another user"):
                 await wire.send(b'{"jsonrpc":"2.0","id":1,"method":"ping"}')
@@ -304,7 +304,7 @@ async def test_a_user_that_cannot_start_the_server_is_told(
         {"user": "bm-nobody-has-this"},
     ):
         wrong = spec.model_copy(update=change)
-        with anyio.fail_after(20):
+        with anyio.fail_after(30):
             await running.runtime.start(wrong)
             with pytest.raises((WorkloadStartError, SettingsError)) as caught:
                 _ = await running.runtime.launch(wrong, {SecretName("KEY"): SecretStr(CANARY)})

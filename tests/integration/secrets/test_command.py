@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.integration.secrets.conftest import Project
 
 VALUE = "canary-of-a-program"
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 
 
 def shell(script: str, **more: object) -> dict[str, object]:
@@ -200,8 +200,8 @@ def test_a_program_that_takes_too_long(project: Project) -> None:
         "echo canary-half; sleep 600 & echo $! >child; echo $$ >self; echo asking >&2; sleep 600"
     )
     begun = time.monotonic()
-    found = project.failure(shell(script, timeout="1s"))
-    assert found == "secret.store: command:/bin/sh did not end within 1 s: asking | None"
+    found = project.failure(shell(script, timeout="3s"))
+    assert found == "secret.store: command:/bin/sh did not end within 3 s: asking | None"
     assert time.monotonic() - begun < WAIT_SECONDS
     for name in ("child", "self"):
         assert ended(int((project.root / name).read_text()))
@@ -211,7 +211,7 @@ def test_what_a_program_leaves_running_is_ended(project: Project) -> None:
     """A child that holds the pipes open delays nothing, and ends with the program."""
     script = f"trap '' HUP TERM; sleep 600 & echo $! >child; echo {VALUE}"
     begun = time.monotonic()
-    assert project.value(shell(script, timeout="30s")) == VALUE
+    assert project.value(shell(script, timeout="5m")) == VALUE
     assert time.monotonic() - begun < WAIT_SECONDS
     assert ended(int((project.root / "child").read_text()))
 
@@ -262,6 +262,7 @@ def test_programs_are_asked_at_the_same_time(project: Project, tmp_path: Path) -
     os.mkfifo(tmp_path / "pipe")
     one = shell(f"echo canary-one >{tmp_path}/pipe; echo canary-left")
     two = shell(f"cat {tmp_path}/pipe")
+    before = threading.active_count()
     values = project.values({"A": one, "B": two})
     assert values == {"A": "canary-left", "B": "canary-one"}
-    assert threading.active_count() < 50
+    assert threading.active_count() < before + 40

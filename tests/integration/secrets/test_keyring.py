@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -23,7 +23,7 @@ VALUE: Final = "canary-of-the-keyring"
 # Tells the bus's address as soon as somebody keeps secrets there, and lasts as long as its stdin.
 SERVICE: Final = """
 printf password | gnome-keyring-daemon --foreground --unlock --components=secrets >/dev/null 2>&1 &
-gdbus wait --session --timeout 20 org.freedesktop.secrets && echo "$DBUS_SESSION_BUS_ADDRESS"
+gdbus wait --session --timeout 60 org.freedesktop.secrets && echo "$DBUS_SESSION_BUS_ADDRESS"
 cat
 """
 
@@ -31,12 +31,12 @@ cat
 def python(script: str, environment: dict[str, str]) -> None:
     """Run a script on the bus."""
     words = [sys.executable, "-I", "-c", script]
-    _ = subprocess.run(words, env=environment, check=True, timeout=30)
+    _ = subprocess.run(words, env=environment, check=True, timeout=60)
 
 
-@pytest.fixture(scope="module")
-def bus() -> Generator[dict[str, str]]:
-    """Run a session bus with an unlocked keyring that has an entry; return its environment."""
+@contextmanager
+def running_bus() -> Generator[dict[str, str]]:
+    """Run a session bus with an unlocked keyring that has an entry; tell its environment."""
     for program in ("dbus-run-session", "gnome-keyring-daemon", "gdbus"):
         if shutil.which(program) is None:
             if os.environ.get("BANDMASTER_TEST_ALL"):
@@ -68,6 +68,20 @@ def bus() -> Generator[dict[str, str]]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def bus() -> Generator[dict[str, str]]:
+    """Run a keyring that no test locks."""
+    with running_bus() as environment:
+        yield environment
+
+
+@pytest.fixture
+def another_bus() -> Generator[dict[str, str]]:
+    """Run a keyring that a test may lock: nobody could unlock it for the next one."""
+    with running_bus() as environment:
+        yield environment
+
+
 def test_an_entry_is_read(project: Project, bus: dict[str, str]) -> None:
     """An entry is found by service and user, and a changed one is seen."""
     reference, where = "keyring://the%20shop/ann@till", {BUS: bus[BUS]}
@@ -85,13 +99,13 @@ def test_an_entry_that_is_not_there(project: Project, bus: dict[str, str]) -> No
     )
 
 
-def test_a_locked_keyring(project: Project, bus: dict[str, str]) -> None:
+def test_a_locked_keyring(project: Project, another_bus: dict[str, str]) -> None:
     """Where nobody can be asked to unlock it, a locked keyring is an error and no wait for ever."""
     script = (
         "import secretstorage as s; c = s.dbus_init(); s.get_default_collection(c).{}(); c.close()"
     )
-    python(script.format("lock"), bus)
-    found = project.failure("keyring://the%20shop/ann@till", {BUS: bus[BUS]})
+    python(script.format("lock"), another_bus)
+    found = project.failure("keyring://the%20shop/ann@till", {BUS: another_bus[BUS]})
     assert "secret.store: keyring://the%20shop/ann@till: the keyring is locked" in found
 
 

@@ -159,7 +159,7 @@ def test_a_server_that_is_down_silent_or_sealed_is_told_so(
         text = "vault://main/secret/x#key"
         began = time.monotonic()
         assert "does not answer" in failure(client, text, SecretStoreUnavailableError)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
     assert "cannot be reached" in failure(client, text, SecretStoreUnavailableError)
     with start_bao() as server:
         _ = server.do("PUT", "sys/seal")

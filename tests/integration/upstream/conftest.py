@@ -35,7 +35,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 
 INFO: JsonObject = {"name": "gateway", "version": "1"}
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 @final
@@ -376,7 +376,7 @@ def real(directory: Path) -> Generator[Callable[..., Real]]:
     yield start
     for process in processes:
         process.kill()
-        _ = process.wait(5)
+        _ = process.wait(30)
 
 
 @pytest.fixture

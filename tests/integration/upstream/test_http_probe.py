@@ -38,7 +38,7 @@ async def attest(
     scripted: Scripted, era: EraChoice = "auto", startup: float = 10.0, silence: float = 5.0
 ) -> Attested:
     """Probe the scripted server."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(30):
         async with HttpWire(Address("/mcp", socket=str(scripted.path))) as wire:
             return await probe(
                 wire,
@@ -230,4 +230,4 @@ async def test_a_server_that_listens_and_never_answers(scripted: Scripted) -> No
 
     scripted.acts |= {"server/discover": silent}
     with pytest.raises(WorkloadNotReadyError, match="did not answer server/discover within"):
-        _ = await attest(scripted, "modern", startup=0.3)
+        _ = await attest(scripted, "modern", startup=1)

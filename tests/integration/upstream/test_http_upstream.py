@@ -616,7 +616,7 @@ async def test_nobody_listens(directory: Path, connect: Connect) -> None:
         async with connect(address, "legacy") as line:
             with pytest.raises(TargetUnavailableError, match="opens no session"):
                 _ = await line.text()
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 await anyio.sleep_forever()
 
 
@@ -922,7 +922,7 @@ async def test_session_ids(scripted: Scripted, connect: Connect, session: str) -
         return
     with pytest.RaisesGroup(UpstreamProtocolError):
         async with connect(scripted.address, "legacy"):
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 await anyio.sleep_forever()
 
 

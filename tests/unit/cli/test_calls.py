@@ -172,7 +172,7 @@ def follow(project: Path) -> Generator[Callable[[], IO[str]]]:
     yield start
     for process in processes:
         process.kill()
-        _ = process.wait(10)
+        _ = process.wait(30)
         assert process.stdout is not None
         process.stdout.close()
 

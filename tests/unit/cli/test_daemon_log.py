@@ -38,7 +38,7 @@ def test_the_log_goes_on_in_its_file_when_the_engine_is_gone(tmp_path: Path) -> 
     process.stdin.close()
     assert process.stdout.read() == b"alive\n"
     process.stdout.close()
-    _ = process.wait(10)
+    _ = process.wait(30)
 
     lines = path.read_text().splitlines()
     assert [word in line for word, line in zip(("second", "third"), lines, strict=True)] == [

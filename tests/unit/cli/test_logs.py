@@ -8,7 +8,7 @@ from typing import IO
 
 import pytest
 
-from orchestrator.cli.logs import logs
+from orchestrator.cli.logs import LONGEST_BYTES, logs
 from orchestrator.errors import NotRunningError, SettingsError
 
 Captured = pytest.CaptureFixture[str]
@@ -41,6 +41,27 @@ def test_bytes_that_are_no_text(project: Path, log: Path, capsys: Captured) -> N
     _ = log.write_bytes(b"caf\xe9\nlast, without an end")
     show(project, "treasury")
     assert capsys.readouterr().out == "caf\ufffd\nlast, without an end\n"
+
+
+def test_a_line_without_an_end(
+    project: Path, log: Path, follow: Callable[[], IO[str]], capsys: Captured
+) -> None:
+    """A line of any length is shown in pieces, and of a log of any size only the end is read."""
+    _ = log.write_bytes(b"begin " + b"x" * 3 * LONGEST_BYTES + b"\nlast\n")
+    show(project, "treasury")
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert (first[:6], len(first), last) == ("begin ", LONGEST_BYTES, "last")
+
+    with log.open("r+b") as file:
+        _ = file.seek(2**40)  # full of holes
+        _ = file.write(b"\nthe end\n")
+    show(project, "treasury", 1)
+    assert capsys.readouterr().out == "the end\n"
+    output = follow()
+    assert output.readline() == "the end\n"
+    with log.open("ab") as file:
+        _ = file.write(b"y" * 2 * LONGEST_BYTES)
+    assert output.readline() == "y" * LONGEST_BYTES + "\n"
 
 
 def test_a_terminal_is_not_commanded(
@@ -89,7 +110,7 @@ def follow(project: Path) -> Generator[Callable[[], IO[str]]]:
     yield start
     for process in processes:
         process.kill()
-        _ = process.wait(5)
+        _ = process.wait(30)
         if process.stdout is not None:
             process.stdout.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -46,8 +47,12 @@ def test_the_stock_roles_render_and_are_compared(project: Path, engine: str) -> 
     place = project / engine
     texts = {path: path.read_text() for path in place.rglob("*") if path.is_file()}
     assert texts
-    for text in texts.values():
-        _ = list(yaml.safe_load_all(text))
+    for path, text in texts.items():
+        if path.suffix == ".yaml":
+            _ = list(yaml.safe_load_all(text))
+        else:
+            assert path.name == "wallet.sh"
+            _ = subprocess.run(["sh", "-n", path], check=True)
     assert render(project, engine, "--check").startswith("0 ")
     role = project / "roles/monitoring.yaml"
     _ = role.write_text(role.read_text().replace("bands: [read]", "bands: [read, prepare]"))
@@ -109,3 +114,34 @@ def test_nothing_is_written_for_what_cannot_run_so(project: Path) -> None:
     with pytest.raises(SettingsError, match="container"):
         _ = render(project, "swarm")
     assert not (project / "swarm").exists()
+
+
+OAUTH: Final = """\
+auth:
+  mode: oauth
+  issuer: {issuer}
+  base: https://agents.example.com
+  agents: [{{subject: someone, agent: alice, roles: [monitoring]}}]
+"""
+
+
+def test_the_gateway_gets_out_to_the_identity_provider(project: Path) -> None:
+    """Where it asks for keys follows from the settings; this machine is none that it reaches."""
+    settings = project / "agents.yaml"
+    _ = settings.write_text(OAUTH.format(issuer="https://idp.example.com:8443/realm"))
+    _ = render(project, "kubernetes")
+    assert "port: 8443" in (project / "kubernetes/gateway.yaml").read_text()
+    _ = settings.write_text(OAUTH.format(issuer="http://127.0.0.1:9000/realm"))
+    with pytest.raises(SettingsError, match="is this machine"):
+        _ = render(project, "kubernetes")
+
+
+@pytest.mark.parametrize("engine", ["kubernetes", "swarm"])
+def test_what_nobody_there_does_once_is_told(project: Path, engine: str) -> None:
+    """The script for it is named, and goes away with the last role that needs it."""
+    script = project / engine / "once/wallet.sh"
+    assert f"{script} does it" in render(project, engine)
+    assert ".agents/wallet/executor.token" in script.read_text()
+    (project / "roles/executor.yaml").unlink()
+    assert "once" not in render(project, engine)
+    assert not script.exists()

@@ -19,7 +19,7 @@ async def test_finished_work_gives_its_result() -> None:
     async def work() -> None:
         await anyio.lowlevel.checkpoint()
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         assert await unless(never, work) == (None,)
 
 
@@ -35,7 +35,7 @@ async def test_work_is_given_up() -> None:
             cleaned.append("up")
         return 1
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         assert await unless(stop.wait, work) is None
     assert cleaned == ["up"]
 
@@ -47,7 +47,7 @@ async def test_an_error_comes_bare() -> None:
         await anyio.lowlevel.checkpoint()
         raise WorkloadStartError("no")
 
-    with anyio.fail_after(5), pytest.raises(WorkloadStartError):
+    with anyio.fail_after(30), pytest.raises(WorkloadStartError):
         _ = await unless(never, work)
 
 
@@ -62,7 +62,7 @@ async def test_an_error_beats_the_stop() -> None:
         finally:
             raise WorkloadStartError("no")
 
-    with anyio.fail_after(5), pytest.raises(WorkloadStartError):
+    with anyio.fail_after(30), pytest.raises(WorkloadStartError):
         _ = await unless(stop.wait, work)
 
 
@@ -77,7 +77,7 @@ async def test_whoever_waits_may_be_cancelled() -> None:
         finally:
             ended.append("work")
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
 
             async def wait() -> None:

@@ -146,7 +146,7 @@ def play(pieces: list[bytes], *, waits: bool, is_direct: bool) -> tuple[list[See
 
     async def go() -> tuple[list[Seen], bytes]:
         world = World(is_direct=is_direct)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await world.feed(pieces, waits=waits)
         world.end()
         return world.seen, world.transport.written
@@ -340,7 +340,7 @@ def test_a_body_after_the_answer_is_no_request(pieces: list[bytes]) -> None:
         config.load()
         world.connection = Connection(config, world.state, {})
         world.connection.connection_made(world.transport)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await world.feed(pieces, waits=True)
         world.end()
         return count, world.transport.written

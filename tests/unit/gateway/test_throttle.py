@@ -222,7 +222,7 @@ async def test_places_and_turns() -> None:
     """Calls wait for a place, agents take turns, and each place is given on when a reply is out."""
     house = House(RolePolicy(limits=Limits(concurrency=1, queue_patience=timedelta(hours=1))))
     order: list[str] = []
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             for name in ("a1", "a2", "a3", "b1"):
                 group.start_soon(house.call, name)
@@ -240,7 +240,7 @@ async def test_a_full_queue() -> None:
     house = House(
         RolePolicy(limits=Limits(concurrency=1, queue=2, queue_patience=timedelta(hours=1)))
     )
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             for name in ("a1", "a2", "a3", "a4", "b1"):
                 group.start_soon(house.call, name)
@@ -265,7 +265,7 @@ async def test_patience() -> None:
     house = House(
         RolePolicy(limits=Limits(concurrency=1, queue_patience=timedelta(milliseconds=20)))
     )
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             group.start_soon(house.call, "a1")
             await settle()
@@ -286,7 +286,7 @@ async def test_who_stops_waiting_takes_no_place(how: str) -> None:
     """A call that ends while it waits gives its place in the queue, and no other, away."""
     house = House(RolePolicy(limits=Limits(concurrency=1, queue_patience=timedelta(hours=1))))
     exchange = request("a", "tools/call", ToolCall("pay", None))
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             group.start_soon(house.call, "a1")
             await settle()
@@ -313,7 +313,7 @@ async def test_who_stops_waiting_takes_no_place(how: str) -> None:
 async def test_limits_may_change() -> None:
     """With other limits the next call goes by them, and so do those who wait."""
     house = House(RolePolicy(limits=Limits(concurrency=1, queue_patience=timedelta(hours=1))))
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             for name in ("a1", "a2"):
                 group.start_soon(house.call, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import replace
 from typing import Final, cast
 
@@ -12,8 +13,9 @@ import yaml
 
 from orchestrator.errors import SettingsError
 from orchestrator.model.destination import Destination
-from orchestrator.render.kubernetes import CALLER_LABEL, kubernetes_files
-from orchestrator.render.stack import Stack, StackServer, revision
+from orchestrator.render.kubernetes import kubernetes_files
+from orchestrator.render.kubernetes_network import CALLER_LABEL
+from orchestrator.render.stack import Once, Stack, StackServer, revision
 from orchestrator.render.swarm import swarm_files
 
 Object = dict[str, object]
@@ -44,18 +46,27 @@ FILES: Final = {
     "agents.yaml": "log_level: info\n",
     "roles/executor.yaml": "role: executor\n# yes: no\n",
 }
+ONCE: Final = Once(
+    "wallet",
+    "executor",
+    (".agents/my wallet/executor.token", ".agents/passphrase"),
+    {"wallet": ".agents/my wallet"},
+    {"executor-wallet": {"MPC_AGENT_TOKEN": ".agents/my wallet/executor.token"}},
+)
 STACK: Final = Stack(
     "demo",
     "bandmaster@sha256:2",
     (MONITORING, TREASURY, EXECUTOR),
     FILES,
     hosts=("agents.example.com",),
+    once=(ONCE,),
 )
 
 
 def manifests() -> list[Object]:
     """Read all manifests."""
-    texts = kubernetes_files(STACK).values()
+    files = kubernetes_files(STACK)
+    texts = [text for name, text in files.items() if name.endswith(".yaml")]
     read = [cast("list[Object]", list(yaml.safe_load_all(text))) for text in texts]
     return [each for documents in read for each in documents]
 
@@ -91,7 +102,9 @@ def pods() -> dict[str, object]:
         for name, each in of_kind("CronJob").items()
     }
     deployments = of_kind("Deployment").items()
-    return {**{name: at(each, "spec", "template", "spec") for name, each in deployments}, **jobs}
+    plain = {name: each["spec"] for name, each in of_kind("Pod").items()}
+    named = {name: at(each, "spec", "template", "spec") for name, each in deployments}
+    return {**named, **jobs, **plain}
 
 
 def test_each_manifest_is_valid() -> None:
@@ -109,16 +122,19 @@ def test_everything_that_a_stack_needs_is_there() -> None:
     assert set(of_kind("NetworkPolicy")) == {*everything, "agents-gateway-default-deny"}
     assert set(of_kind("CronJob")) == {"agents-rotation"}
     assert set(of_kind("PersistentVolumeClaim")) == {"agents-gateway-state", "kept-wallet"}
+    assert set(of_kind("Pod")) == {"fill-wallet"}
     assert set(kubernetes_files(STACK)) == {
         "gateway.yaml",
         "volumes.yaml",
+        "once/wallet.sh",
+        "once/wallet.yaml",
         *(f"{name}.yaml" for name in wallets),
     }
 
 
 def test_every_container_is_hardened() -> None:
     """Nothing runs as root, writes its root, has a capability, or a token of the cluster."""
-    assert len(pods()) == 6
+    assert len(pods()) == 7
     for pod in pods().values():
         assert at(pod, "automountServiceAccountToken") is False
         assert at(pod, "enableServiceLinks") is False
@@ -239,6 +255,51 @@ def test_callers_of_the_gateway_carry_a_label() -> None:
     ]
 
 
+def gateway_ways(*asks: Destination) -> list[Object]:
+    """Read where a gateway gets to, beside names and its servers."""
+    text = kubernetes_files(replace(STACK, asks=asks))["gateway.yaml"]
+    documents = cast("list[Object]", list(yaml.safe_load_all(text)))
+    for document in documents:
+        kubernetes_validate.validate(document, "1.37", strict=True)
+    (mine,) = (
+        each
+        for each in documents
+        if (each["kind"], at(each, "metadata", "name")) == ("NetworkPolicy", "agents-gateway")
+    )
+    return listed(mine, "spec", "egress")[1 + len(STACK.servers) :]
+
+
+def test_a_gateway_gets_out_only_to_whom_it_asks_for_keys() -> None:
+    """Without an identity provider it reaches names and its servers; with one also that port."""
+    assert gateway_ways() == []
+    port = [{"protocol": "TCP", "port": 8443}]
+    assert gateway_ways(Destination("idp.example.com", 8443)) == [
+        {"to": [{"ipBlock": {"cidr": cidr}}], "ports": port} for cidr in ("0.0.0.0/0", "::/0")
+    ]
+    assert gateway_ways(Destination("10.1.2.3", 8443)) == [
+        {"to": [{"ipBlock": {"cidr": "10.1.2.3/32"}}], "ports": port}
+    ]
+    # One of the cluster's own: the port of its pods is not known, its namespace is.
+    inside = {"matchLabels": {"kubernetes.io/metadata.name": "login"}}
+    for name in ("keycloak.login.svc", "keycloak.login.svc.cluster.local"):
+        assert gateway_ways(Destination(name, 443)) == [{"to": [{"namespaceSelector": inside}]}]
+
+
+@pytest.mark.parametrize("engine", ["kubernetes", "swarm"])
+def test_what_is_done_once_is_a_script_that_names_files(engine: str) -> None:
+    """It makes the secrets, asks for those of others, and packs everything but secrets."""
+    files = {"kubernetes": kubernetes_files, "swarm": swarm_files}[engine](STACK)
+    script = files["once/wallet.sh"]
+    _ = subprocess.run(["sh", "-n"], input=script, text=True, check=True)
+    assert "agents up -d executor\n" in script
+    assert "'.agents/my wallet/executor.token'" in script
+    assert "${WALLETSUITE_PASSPHRASE_FILE:?" in script
+    assert "tar --exclude=./executor.token -C '.agents/my wallet' -cf - . |" in script
+    for name in files:
+        if name.startswith("once/"):
+            assert files[name].startswith(f"# Written by `agents render {engine}`")
+
+
 def test_what_can_have_a_successor_beside_it_is_replaced_without_a_gap() -> None:
     """A server begins before the old one ends; whoever writes a volume ends first."""
     for name, deployment in of_kind("Deployment").items():
@@ -266,7 +327,7 @@ def test_each_serving_container_is_probed() -> None:
     for name, pod in pods().items():
         container = listed(pod, "containers")[0]
         probes = {"startupProbe", "readinessProbe", "livenessProbe"} & set(container)
-        assert len(probes) == (0 if name == "agents-rotation" else 3)
+        assert len(probes) == (0 if name in {"agents-rotation", "fill-wallet"} else 3)
         for probe in probes:
             asks = "httpGet" if name == "agents-gateway" else "tcpSocket"
             assert asks in cast("Object", container[probe])
@@ -357,7 +418,8 @@ def test_servers_of_a_swarm_are_each_on_a_network_of_their_own() -> None:
         assert services[name]["networks"] == [name]
         assert at(document, "networks", name, "internal") is True
         assert "ports" not in services[name]
-    assert services["treasury-egress"]["networks"] == ["treasury-wallet", "edge"]
+    assert services["treasury-egress"]["networks"] == ["treasury-wallet", "outside"]
+    assert at(services["agents-gateway"], "networks", 0) == "edge"
     assert at(services["treasury-wallet"], "environment", "HTTPS_PROXY") == (
         "http://treasury-egress:3128"
     )
@@ -386,6 +448,23 @@ def test_secrets_of_a_swarm_are_external_and_of_one_generation() -> None:
         _ = swarm_files(replace(STACK, servers=(replace(TREASURY, secrets=("A" * 60,)),)))
 
 
+def test_a_swarm_is_closed_and_encrypted_unless_it_is_told_otherwise() -> None:
+    """No port of a node leads to the gateway, and what goes between nodes is encrypted."""
+    document = stack_file()
+    for network in cast("dict[str, Object]", document["networks"]).values():
+        assert network["driver_opts"] == {"encrypted": ""}
+    assert not any(
+        "ports" in each for each in cast("dict[str, Object]", document["services"]).values()
+    )
+    text = swarm_files(STACK, publish=9000, is_encrypted=False)["stack.yaml"]
+    opened = cast("Object", yaml.safe_load(text))
+    for network in cast("dict[str, Object]", opened["networks"]).values():
+        assert "driver_opts" not in network
+    assert at(opened, "services", "agents-gateway", "ports") == [
+        {"target": 8700, "published": 9000, "protocol": "tcp", "mode": "host"}
+    ]
+
+
 def test_what_writes_a_volume_ends_before_its_successor_begins() -> None:
     """In a swarm, too, and it stays where its volume is."""
     services = cast("dict[str, Object]", stack_file()["services"])
@@ -406,7 +485,8 @@ def test_what_writes_a_volume_ends_before_its_successor_begins() -> None:
 def test_a_swarms_gateway_reads_the_files_that_are_written_beside_the_stack() -> None:
     """Each file is a config whose name tells what is in it."""
     files = swarm_files(STACK)
-    assert {name for name in files if name != "stack.yaml"} == {f"project/{each}" for each in FILES}
+    others = files.keys() - {"stack.yaml", "once/wallet.sh"}
+    assert others == {f"project/{each}" for each in FILES}
     configs = cast("dict[str, Object]", stack_file()["configs"])
     for config in configs.values():
         assert files[cast("str", config["file"]).removeprefix("./")]

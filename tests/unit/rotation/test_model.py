@@ -513,7 +513,7 @@ class Stage:
                             await self.engine.plan(ROLE, purpose, agent, reason="t", by="test"),
                         )
                     rotation_id = found[0].id
-                with anyio.fail_after(20):
+                with anyio.fail_after(30):
                     await self.engine.drive(rotation_id)
                 break
             except Crash:
@@ -1394,7 +1394,7 @@ async def test_an_ended_credential_is_waited_for_by_nobody_with_a_turn(stages: S
     moment = (stage.clock.now() - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     _ = stage.raw.execute("UPDATE versions SET expires_at=?", (moment,))
     stage.engine._running.set()
-    with anyio.fail_after(5), pytest.raises(RotationError, match=f"{rotation.id} replaces it"):
+    with anyio.fail_after(30), pytest.raises(RotationError, match=f"{rotation.id} replaces it"):
         await stage.engine.first(ROLE)
 
 
@@ -1533,7 +1533,7 @@ async def test_an_emergency_with_a_full_disk(
         _ = await stage.engine.reopen(ROLE, "ann")
     monkeypatch.undo()
     stage.engine = stage.begin()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             group.start_soon(stage.engine.run)
             while stage.engine._emergency.under_way(ROLE):  # noqa: ASYNC110  nothing tells its end

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from orchestrator.errors import ContainerEngineError, ContainerError
 from orchestrator.model.container import ContainerSpec
 from orchestrator.model.workload import WorkloadSpec
-from orchestrator.runtimes.docker_client import DockerClient, cause_of, cure_of
+from orchestrator.runtimes.docker_client import DockerClient
 from orchestrator.runtimes.docker_container import (
     HostPlaces,
     configuration,
@@ -25,6 +25,7 @@ from orchestrator.runtimes.docker_container import (
 )
 from orchestrator.runtimes.docker_events import exit_of
 from orchestrator.runtimes.docker_files import InsideUser, user_in
+from orchestrator.runtimes.docker_trouble import cause_of, cure_of, unreachable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,10 +138,10 @@ def test_a_socket_that_may_not_be_used(tmp_path: Path) -> None:
     client = DockerClient(str(tmp_path / "none"))
     with pytest.raises(ContainerEngineError, match="there is no container engine"):
         _ = client.version()
-    refused = client.unreachable(PermissionError(errno.EACCES, "no"))
+    refused = unreachable("/s", PermissionError(errno.EACCES, "no"))
     assert "this user may not use the container engine" in str(refused)
     assert "member of the socket's group" in (refused.hint or "")
-    assert "does not answer" in str(client.unreachable(TimeoutError()))
+    assert "does not answer" in str(unreachable("/s", TimeoutError()))
 
 
 def test_the_cause_inside_of_a_cause() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import ipaddress
 import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast, final
 
@@ -33,7 +37,7 @@ SERVERS: Final = Path(__file__).parents[3] / "servers"
 # The engine that the client asks, too.
 SOCKET: Final = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
 USER: Final = 10_001
-SECONDS: Final = 60.0
+SECONDS: Final = 120.0
 Object = dict[str, object]
 
 
@@ -119,6 +123,24 @@ class Boxes:
     def inspect(self, workload: str) -> Object:
         """Ask the engine about a workload's container."""
         return cast("list[Object]", json.loads(docker("inspect", self.name(workload))))[0]
+
+    @staticmethod
+    def inspect_network(network: str) -> dict[str, str]:
+        """Tell the addresses of a network."""
+        told = docker("network", "inspect", "-f", "{{json (index .IPAM.Config 0)}}", network)
+        return cast("dict[str, str]", json.loads(told))
+
+    @staticmethod
+    def address(container: str, network: str) -> str:
+        """Tell a container's address in a network."""
+        networks = f'(index .NetworkSettings.Networks "{network}")'
+        return docker("inspect", "-f", f"{{{{{networks}.IPAddress}}}}", container)
+
+    @staticmethod
+    def bridge(network: str) -> str:
+        """Tell this machine's end of a network."""
+        option = '{{index .Options "com.docker.network.bridge.name"}}'
+        return docker("network", "inspect", "-f", option, network)
 
     def everything(self) -> list[str]:
         """Tell every container and network of the project."""
@@ -255,6 +277,74 @@ def outside() -> Generator[int]:
     """Listen on all addresses of this machine, and tell the port."""
     with socket.create_server(("", 0)) as listener:
         yield cast("tuple[str, int]", listener.getsockname())[1]
+
+
+@contextmanager
+def _rules(kind: int) -> Generator[None]:
+    """Hold the lock of the one table of rules that all projects of this machine have."""
+    with (Path(tempfile.gettempdir()) / "bandmaster-tests-rules.lock").open("w") as lock:
+        fcntl.flock(lock, kind)
+        yield
+
+
+@pytest.fixture
+def rules() -> Generator[None]:
+    """Rely on the rules against containers' networks: nobody takes them away meanwhile."""
+    with _rules(fcntl.LOCK_SH):
+        yield
+
+
+@pytest.fixture
+def rules_alone() -> Generator[None]:
+    """Be the only one who relies on these rules, so that they can be taken away."""
+    with _rules(fcntl.LOCK_EX):
+        yield
+
+
+@final
+@dataclass(frozen=True)
+class Elsewhere:
+    """Somebody who is not this machine, and listens."""
+
+    address: str
+    port: int
+
+
+_LISTEN: Final = """
+import socket
+with socket.create_server(("", 0)) as listener:
+    print(listener.getsockname()[1], flush=True)
+    while True:
+        listener.accept()[0].close()
+"""
+
+
+@pytest.fixture
+def elsewhere() -> Generator[Elsewhere]:
+    """Give a machine next to this one: a process with a network of its own, and a wire to it."""
+    number = os.getpid()
+    # Of a range for measurements, which nobody has: four addresses for each process.
+    base = ipaddress.IPv4Address("198.18.0.0") + number % 2**15 * 4
+    wire = f"bmt{number}"
+    words = ["setpriv", "--pdeathsig", "KILL", "unshare", "-n",
+             sys.executable, "-I", "-S", "-c", _LISTEN]  # fmt: skip
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline())
+            inside = ("nsenter", f"--net=/proc/{process.pid}/ns/net")
+            for line in (
+                ("ip", "link", "add", wire, "type", "veth", "peer", "name", "eth0",
+                 "netns", str(process.pid)),
+                ("ip", "address", "add", f"{base + 1}/30", "dev", wire),
+                ("ip", "link", "set", wire, "up"),
+                (*inside, "ip", "address", "add", f"{base + 2}/30", "dev", "eth0"),
+                (*inside, "ip", "link", "set", "eth0", "up"),
+            ):  # fmt: skip
+                _ = subprocess.run(line, check=True, capture_output=True, timeout=SECONDS)
+            yield Elsewhere(str(base + 2), port)
+        finally:
+            process.kill()  # and the wire goes with it
 
 
 @pytest.fixture

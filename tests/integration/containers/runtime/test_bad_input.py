@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.integration.containers.runtime.conftest import Boxes
 
-SECONDS = 60.0
+SECONDS = 120.0
 NOBODYS = "sha256:" + 64 * "0"
 DIGEST = f"bandmaster-base@{NOBODYS}"
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, cast
 
 import anyio
 import pytest
 
 from orchestrator.errors import ContainerError
+from orchestrator.runtimes.docker_network import PROXY_PORT
 from orchestrator.runtimes.docker_runtime import DockerRuntime
 
 if TYPE_CHECKING:
@@ -18,15 +20,16 @@ if TYPE_CHECKING:
 
     from orchestrator.model.base import JsonObject
     from orchestrator.runtimes.base import Process
-    from tests.integration.containers.runtime.conftest import Boxes
+    from tests.integration.containers.runtime.conftest import Boxes, Elsewhere
 
-SECONDS = 60.0
+SECONDS = 120.0
 ON_PORT = {"listen": "port", "path": "/mcp"}
 
 
 @pytest.fixture(autouse=True)
-def need_root() -> None:
+def need_root(rules: None) -> None:
     """Skip without the power to set rules."""
+    assert rules is None
     if os.geteuid():
         pytest.skip("only root closes networks")
 
@@ -52,8 +55,6 @@ async def test_a_server_on_a_port_reaches_nothing(
     for address in ("1.1.1.1", "192.0.2.1"):
         said = await boxes.call(process, "reach", {"host": address, "port": 80})
         assert said.startswith("refused")
-    rules = await anyio.run_process(["nft", "list", "table", "inet", "bandmaster"])
-    assert b'iifname "mcpr-*" reject' in rules.stdout
     with anyio.fail_after(SECONDS):
         await boxes.runtime.stop(spec.name, spec.stop.grace)
     assert boxes.everything() == []
@@ -100,17 +101,17 @@ async def test_a_network_that_somebody_else_has(boxes: Boxes, client: Callable[.
 
 
 async def test_what_is_listed_and_nothing_else(
-    boxes: Boxes, outside: int, own_addresses: list[str]
+    boxes: Boxes, outside: int, own_addresses: list[str], elsewhere: Elsewhere
 ) -> None:
     """Through its proxy a server reaches what its role lists; the proxy comes back when it ends."""
     image = _own_image()
-    allowed = f"{own_addresses[0]}:{outside}"
+    allowed = f"{elsewhere.address}:{elsewhere.port}"
     spec = boxes.spec(
         "boxed_http.py", "--socket", "{socket}", http={"listen": "socket", "path": "/mcp"},
         container={"egress": [allowed], "proxy": image},
     )  # fmt: skip
     process = await boxes.run(spec)
-    here: JsonObject = {"host": own_addresses[0], "port": outside}
+    here: JsonObject = {"host": elsewhere.address, "port": elsewhere.port}
     with anyio.fail_after(SECONDS):
         await _until_through(boxes, process, here)
     said = await boxes.call(process, "reach", here)
@@ -119,7 +120,19 @@ async def test_what_is_listed_and_nothing_else(
         said = await boxes.call(process, "through", {"host": host, "port": port})
         assert said.split()[1] == "403", said
     proxy = boxes.name("egress-reader")
+    edge = boxes.inspect_network(boxes.name("edge"))["Gateway"]
+    for address in (*own_addresses, edge):
+        # From here it is open, so that the refusal means something.
+        socket.create_connection((address, outside), 2).close()
+        assert _from_inside(proxy, f"s.create_connection(({address!r}, {outside}), 5)") == "refused"
+    there = f"s.create_connection(({elsewhere.address!r}, {elsewhere.port}), 5)"
+    assert _from_inside(proxy, there) == "done"
+    # The engine's own resolver, which is inside.
+    assert _from_inside(proxy, f"s.getaddrinfo({proxy!r}, 80)") == "done"
+    resolver = "'nameserver 127.0.0.11' in open('/etc/resolv.conf').read() or s.nothing"
+    assert _from_inside(proxy, resolver) == "done"
     with anyio.fail_after(SECONDS):
+        await _open_many(boxes.address(proxy, boxes.name("net-reader")), elsewhere)
         async with anyio.create_task_group() as group:
             seen = anyio.Event()
             group.start_soon(_follow, boxes.runtime, seen)
@@ -129,6 +142,43 @@ async def test_what_is_listed_and_nothing_else(
             group.cancel_scope.cancel()
         await boxes.runtime.stop(spec.name, spec.stop.grace)
     assert boxes.everything() == []
+
+
+async def test_this_machine_is_nobody_s_destination(
+    boxes: Boxes, outside: int, own_addresses: list[str]
+) -> None:
+    """A role that lists an address of this machine is told that no container gets there."""
+    spec = boxes.spec(
+        "boxed_http.py", "--socket", "{socket}", http={"listen": "socket", "path": "/mcp"},
+        container={"egress": [f"{own_addresses[0]}:{outside}"], "proxy": boxes.image},
+    )  # fmt: skip
+    with anyio.fail_after(SECONDS), pytest.raises(ContainerError, match="is this machine itself"):
+        await boxes.runtime.start(spec)
+    assert boxes.everything() == []
+
+
+def _from_inside(container: str, expression: str) -> str:
+    """Evaluate something about sockets in a container."""
+    lines = ("import socket as s", "try:", f" {expression}", " print('done')", "except OSError:")
+    script = "\n".join((*lines, " print('refused')"))
+    return subprocess.run(
+        ["docker", "exec", container, "python3", "-I", "-S", "-c", script],
+        check=True, capture_output=True, text=True, timeout=SECONDS,
+    ).stdout.strip()  # fmt: skip
+
+
+async def _open_many(proxy: str, there: Elsewhere) -> None:
+    """Have a proxy carry as many connections as it takes, all at once."""
+    whole = f"CONNECT {there.address}:{there.port} HTTP/1.1\r\n\r\n".encode()
+    async with AsyncExitStack() as stack:
+        ways = [
+            await stack.enter_async_context(await anyio.connect_tcp(proxy, PROXY_PORT))
+            for _ in range(200)
+        ]
+        for way in ways:
+            await way.send(whole)
+        for way in ways:
+            assert (await way.receive()).startswith(b"HTTP/1.1 200")
 
 
 async def _until_through(boxes: Boxes, process: Process, here: JsonObject) -> None:

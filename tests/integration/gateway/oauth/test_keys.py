@@ -232,7 +232,7 @@ def test_a_server_that_drips(piece: bytes, monkeypatch: pytest.MonkeyPatch) -> N
         began = time.monotonic()
         with pytest.raises(FetchError):
             _ = fetch_json(f"http://127.0.0.1:{port}/jwks")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30  # it has no end of its own
 
 
 def test_other_schemes(provider: Provider) -> None:

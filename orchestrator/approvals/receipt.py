@@ -1,0 +1,119 @@
+"""Tells in words what a call will do: a server file's text with the call's own arguments in it.
+
+What is shown is taken from the arguments that will be sent, never from what an agent says of them.
+A text that cannot be filled in tells that, and all arguments as they are.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from orchestrator.approvals.evm import read_transaction
+from orchestrator.model.base import Json, JsonObject
+from orchestrator.model.text import visible
+
+PLACE: Final = re.compile(r"\{arguments\.([^{}|]+?)(?:\|([a-z]+))?\}")
+_LONGEST_VALUE: Final = 2_000
+_LONGEST: Final = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a person is told.
+
+    Attributes:
+        text: What will happen, in lines.
+        warnings: What could not be told.
+    """
+
+    text: str
+    warnings: tuple[str, ...] = ()
+
+
+def write_receipt(template: str, arguments: JsonObject) -> Receipt:
+    """Tell what a call does.
+
+    Args:
+        template: The tool's text; empty for all arguments as they are.
+        arguments: The call's arguments.
+    """
+    if not template:
+        return Receipt(_list(arguments))
+    warnings: list[str] = []
+    shown: set[str] = set()
+
+    def fill(match: re.Match[str]) -> str:
+        path, name = match[1], match[2] or "text"
+        shown.add(path.partition(".")[0])
+        try:
+            return FILTERS[name](_find(arguments, path))
+        except LookupError:
+            warnings.append(f"the call has no argument {path}")
+            return "(not given)"
+        except ValueError as error:
+            warnings.append(f"{path} cannot be read: {error}")
+            return "(cannot be read)"
+
+    text = PLACE.sub(fill, template).strip("\n")
+    left = {name: value for name, value in arguments.items() if name not in shown}
+    if left:
+        text += f"\n\nFurther arguments:\n{_list(left)}"
+    if warnings:
+        text += f"\n\nAll arguments as they are:\n{_list(arguments)}"
+    return Receipt(_cut(text, _LONGEST), tuple(warnings))
+
+
+def problems(template: str) -> list[str]:
+    """Tell what is wrong with a tool's text, nothing if it can be used."""
+    found = [
+        f"{{{match[0][1:-1]}}} names no filter that there is: {', '.join(FILTERS)}"
+        for match in PLACE.finditer(template)
+        if match[2] and match[2] not in FILTERS
+    ]
+    if re.search(r"[{}]", PLACE.sub("", template)):
+        found.append("a brace stands alone, or its place does not begin with `arguments.`")
+    return found
+
+
+def _find(arguments: JsonObject, path: str) -> Json:
+    value: Json = arguments
+    for name in path.split("."):
+        if not isinstance(value, dict) or name not in value:
+            raise LookupError(path)
+        value = value[name]
+    return value
+
+
+def _text(value: Json) -> str:
+    # A line end in it would let an agent write lines of its own.
+    return _cut(visible(value, "") if isinstance(value, str) else _json(value), _LONGEST_VALUE)
+
+
+def _json(value: Json) -> str:
+    return visible(json.dumps(value, ensure_ascii=False, sort_keys=True), "")
+
+
+def _evm(value: Json) -> str:
+    if not isinstance(value, str):
+        raise ValueError("it is no text")  # noqa: TRY004  one kind of error for all that is unreadable
+    return read_transaction(value)
+
+
+def _list(arguments: JsonObject) -> str:
+    lines = [f"{visible(name, '')}: {_cut(_json(value), _LONGEST_VALUE)}" for name, value in arguments.items()]
+    return _cut("\n".join(lines), _LONGEST) or "(no arguments)"
+
+
+def _cut(text: str, most: int) -> str:
+    """Shorten a text, and say so."""
+    if len(text) <= most:
+        return text
+    return f"{text[:most]}... ({len(text) - most} more characters are not shown)"
+
+
+FILTERS: Final[Mapping[str, Callable[[Json], str]]] = MappingProxyType(
+    {"text": _text, "json": _json, "evm": _evm}
+)

@@ -1,0 +1,122 @@
+"""The console's own process, with the arguments ROOT STATE RUN HOST PORT URL and `open` or `no`.
+
+`agents console` becomes it. It holds no state of the project, writes no file of it, and asks the
+daemon for everything; ending it ends every session.
+"""
+
+import gc
+import socket
+import sys
+import threading
+import time
+import webbrowser
+from pathlib import Path
+from typing import Final
+
+import anyio
+import uvicorn
+
+from orchestrator.console.app import make_app
+from orchestrator.console.asking import Daemon
+from orchestrator.console.render import Pages
+from orchestrator.console.sessions import CODE_SECONDS, Sessions
+from orchestrator.console.site import Site
+from orchestrator.errors import AgentsError, SettingsError
+from orchestrator.files import write_atomically
+from orchestrator.paths import Paths
+
+BACKLOG: Final = 64
+
+
+def main() -> int:
+    """Serve until Ctrl-C or SIGTERM."""
+    gc.freeze()
+    root, state, run, host, port, public_url, opens = sys.argv[1:]
+    paths = Paths(Path(root), Path(state), Path(run))
+    try:
+        listener = _listen(host, int(port))
+    except AgentsError as error:
+        _ = sys.stderr.write(f"agents: {error}\n{error.hint or ''}\n")
+        return error.exit_code
+    address = f"[{host}]" if ":" in host else host
+    bound = int(str(listener.getsockname()[1]))
+    here = f"{address}:{bound}"
+    site = Site(
+        paths=paths,
+        daemon=Daemon(paths.control_socket),
+        pages=Pages(),
+        sessions=Sessions(time.monotonic),
+        cookie=f"bandmaster-console-{bound}",
+        public_url=public_url,
+    )
+    hosts = (here, f"localhost:{bound}")
+    _invite(site, here, opens=opens == "open")
+    if sys.stdin.isatty():
+        threading.Thread(target=_invite_again, args=(site, here), daemon=True).start()
+    config = uvicorn.Config(
+        make_app(site, hosts),
+        log_level="critical",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+        h11_max_incomplete_event_size=16 * 1024,
+    )
+    server = uvicorn.Server(config)
+    try:
+        anyio.run(lambda: server.serve(sockets=[listener]))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        _opener(paths).unlink(missing_ok=True)
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"the console cannot listen on {host}:{port}: {error.strerror}",
+            hint="Choose another port with --listen, or leave it to the system: 127.0.0.1:0.",
+        ) from error
+    return listener
+
+
+def _invite(site: Site, here: str, *, opens: bool) -> None:
+    link = f"http://{here}/login#{site.sessions.make_code()}"
+    minutes = int(CODE_SECONDS // 60)
+    _ = sys.stdout.write(f"Console: {link}\nThis link works once, within {minutes} minutes.\n")
+    if sys.stdin.isatty():
+        _ = sys.stdout.write("Press Enter for another one, Ctrl-C to end.\n")
+    sys.stdout.flush()
+    if opens:
+        _open(site.paths, link)
+
+
+def _invite_again(site: Site, here: str) -> None:
+    for _ in sys.stdin:
+        _invite(site, here, opens=False)
+
+
+def _open(paths: Paths, link: str) -> None:
+    """Open a browser, without a login code on anybody's command line."""
+    page = _opener(paths)
+    text = f'<!doctype html><meta http-equiv="refresh" content="0;url={link}">\n'
+    write_atomically(page, text.encode())
+    threading.Thread(target=webbrowser.open, args=(page.as_uri(),), daemon=True).start()
+
+
+def _opener(paths: Paths) -> Path:
+    return paths.run / "console.html"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

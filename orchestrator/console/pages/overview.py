@@ -1,0 +1,41 @@
+"""The first page: what runs, what waits, what was called last."""
+
+from anyio import to_thread
+from starlette.responses import Response
+from starlette.routing import Route
+
+from orchestrator.console.asking import listed
+from orchestrator.console.pages import pulse
+from orchestrator.console.record import last_calls
+from orchestrator.console.render import Live
+from orchestrator.console.site import Site, Visit
+
+LAST_CALLS = 12
+
+
+def routes(site: Site) -> list[Route]:
+    """Add the page."""
+
+    async def show(visit: Visit) -> Response:
+        fields = {"overview": (await overview(visit)).html}
+        return await pulse.show(visit, "overview.html", "/", fields)
+
+    async def look(visit: Visit) -> Response:
+        return visit.show_live(await overview(visit))
+
+    return [site.page("/", show), site.page("/live/overview", look, is_live=True)]
+
+
+async def overview(visit: Visit) -> Live:
+    """Tell all of it."""
+    status = await visit.daemon.tell("status")
+    waiting = listed(await pulse.maybe(visit, "approvals", {"state": "pending"}))
+    calls = await to_thread.run_sync(last_calls, visit.site.paths.audit, {}, LAST_CALLS)
+    fields = {
+        "status": status,
+        "roles": pulse.by_role(status),
+        "guards": await pulse.maybe(visit, "guards") or {},
+        "waiting": waiting,
+        "calls": calls,
+    }
+    return visit.live("overview", fields)
