@@ -38,7 +38,7 @@ LABEL org.opencontainers.image.title="Bandmaster's reference wallet server" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 RUN --mount=type=bind,source=docker/prepare.py,target=/prepare.py \
-    ["python3", "-I", "/prepare.py", "/var/lib/wallet"]
+    ["python3", "-I", "/prepare.py", "/var/lib/wallet", "/var/lib/wallet-owner"]
 COPY --from=build /app /app
 COPY --chmod=0755 docker/walletserver /app/bin/walletserver
 COPY --chmod=0755 docker/with-secrets docker/answers /usr/local/bin/

@@ -99,6 +99,11 @@ class Paths:
         return self.state / "keys" / "audit.key"
 
     @property
+    def incidents(self) -> Path:
+        """What was put together for whoever looks into an incident, one directory each."""
+        return self.state / "incidents"
+
+    @property
     def control_socket(self) -> Path:
         """Where the daemon takes orders."""
         return self.run / "control.sock"

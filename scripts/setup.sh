@@ -44,8 +44,6 @@ install_groups() {
   arguments+=(--inexact ${editable:-})
   say "Setting up $venv (once; again when uv.lock changes) ..."
   python="$(find_python)"
-  # An environment that is there keeps its interpreter: naming another would make uv start over.
-  [ -x "$venv/bin/python" ] || arguments+=(--python "$python")
   uv="$(command -v uv || true)"
   if [ -z "$uv" ] && [ ! -x "$venv/bin/pip" ]; then
     "$python" -m venv "$venv" || {
@@ -53,6 +51,8 @@ install_groups() {
       exit 2
     }
   fi
+  # An environment that is there keeps its interpreter: naming another would make uv start over.
+  [ -x "$venv/bin/python" ] || arguments+=(--python "$python")
   if [ -z "$uv" ]; then
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check uv >&2 && uv="$venv/bin/uv"
   fi

@@ -1,4 +1,4 @@
-"""Services of the outside world: a real OpenBao, a real PostgreSQL, and moto in place of AWS."""
+"""Programs of the outside world: OpenBao, PostgreSQL, Chromium, and moto in place of AWS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, cast, final
 from urllib.error import HTTPError
@@ -22,6 +22,8 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from pydantic import SecretStr
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
 from orchestrator.errors import SecretNotFoundError
 from orchestrator.model.stores import AwsAccount, VaultAccount
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
     from contextlib import AbstractContextManager
     from http.client import HTTPResponse
+
+    from selenium.webdriver.remote.webdriver import WebDriver
 
     from orchestrator.model.secret import SecretRef
 
@@ -366,3 +370,85 @@ def _finder(variables: Mapping[str, str]) -> Callable[[SecretRef], SecretStr]:
         return SecretStr(variables[reference.name])
 
     return find
+
+
+@final
+class Browser:
+    """A real Chromium without a window."""
+
+    def __init__(self, driver: WebDriver) -> None:
+        """Take what drives it."""
+        self.driver = driver
+
+    def open(self, url: str) -> None:
+        """Go to an address, and wait until its page is there."""
+        self.driver.get(url)
+
+    def read(self, selector: str = "body") -> str:
+        """Tell the text that a person sees in the first part that matches; empty without one."""
+        found = self.driver.find_elements("css selector", selector)
+        return found[0].text if found else ""
+
+    def click(self, selector: str) -> None:
+        """Click the first part that matches."""
+        self.driver.find_element("css selector", selector).click()
+
+    def write(self, selector: str, text: str) -> None:
+        """Write into a field."""
+        self.driver.find_element("css selector", selector).send_keys(text)
+
+    def press(self, keys: str) -> None:
+        """Press keys where the focus is."""
+        self.driver.switch_to.active_element.send_keys(keys)
+
+    def run(self, script: str) -> object:
+        """Run a script in the page, as no page of ours does, and tell its result."""
+        return cast("object", self.driver.execute_script(script))
+
+    def wait(self, question: Callable[[], bool]) -> None:
+        """Wait for something that the page does by itself."""
+        end = time.monotonic() + LONGEST
+        while True:
+            # A page that is just being replaced has no parts.
+            with suppress(WebDriverException):
+                if question():
+                    return
+            assert time.monotonic() < end, f"it did not happen: {self.read()}"
+            time.sleep(0.05)  # the wait is bounded, and there is nothing to be told by
+
+    def complaints(self) -> list[str]:
+        """Tell what the browser complained of since the last time."""
+        logged = cast("list[dict[str, str]]", self.driver.get_log("browser"))
+        return [entry["message"] for entry in logged]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Generator[Browser]:
+    """Start one browser for all tests; skips where it is not installed."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if program is None or driver is None:
+        if os.environ.get("BANDMASTER_TEST_ALL"):
+            pytest.fail("scripts/dev-services has not installed Chromium")
+        pytest.skip("Chromium is not installed (scripts/dev-services)")
+    options = ChromeOptions()
+    options.binary_location = program
+    # As root there is no sandbox; containers have little shared memory.
+    for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(word)
+    options.add_argument("--window-size=1280,900")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    started = Chrome(options, ChromeService(driver))
+    try:
+        started.set_page_load_timeout(LONGEST)
+        yield Browser(started)
+    finally:
+        started.quit()
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Browser:
+    """Give the browser, with nothing left of earlier tests."""
+    chromium.open("about:blank")
+    chromium.driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
+    _ = chromium.complaints()
+    return chromium

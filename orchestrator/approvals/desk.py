@@ -309,3 +309,7 @@ class ApprovalDesk:
     async def _do(self, work: Callable[[], T]) -> T:
         """Do something in the one thread that the store has."""
         return await asyncio.get_running_loop().run_in_executor(self._worker, work)
+
+    def close(self) -> None:
+        """End the thread; blocks until it has done what it was given."""
+        self._worker.shutdown()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 import orjson
+from typing_extensions import override
 
 from orchestrator.audit.keys import Keys, Signer
 from orchestrator.audit.record import Fields, seal
@@ -64,6 +65,7 @@ class Head:
     hash: str
     time: str = ""
 
+    @override
     def __str__(self) -> str:
         """Write it as people note it elsewhere."""
         return f"{self.seq}:{self.hash}"

@@ -54,6 +54,11 @@ class CallRecord:
         pid: Its process, 0 like the instance.
         arguments_sha256: Of the tool's arguments as canonical JSON, empty if no tool was called.
         trace_id: The caller's trace, empty if it told none.
+        client: The program that asks, as it calls itself; empty if it does not.
+        run: What the request is a part of: a session, or a trace; empty for neither.
+        approval: The approval that a call is made by, or waits for; empty for none.
+        resources: What a call is about: values of arguments that the server file names.
+        summary: Kind and size of each argument.
     """
 
     event: CallEvent
@@ -76,6 +81,11 @@ class CallRecord:
     pid: int = 0
     arguments_sha256: str = ""
     trace_id: str = ""
+    client: str = ""
+    run: str = ""
+    approval: str = ""
+    resources: dict[str, str] | None = None
+    summary: dict[str, str] | None = None
 
     def fields(self) -> Fields:  # noqa: C901, PLR0912 - one branch for each field
         """Tell it as the fields of a line; what has nothing to tell is left out."""
@@ -111,6 +121,16 @@ class CallRecord:
             told["pid"] = self.pid
         if self.trace_id:
             told["trace"] = self.trace_id
+        if self.client:
+            told["client"] = self.client
+        if self.run:
+            told["run"] = self.run
+        if self.approval:
+            told["approval"] = self.approval
+        if self.resources:
+            told["resources"] = self.resources
+        if self.summary:
+            told["summary"] = self.summary
         return told
 
     def likeness(self) -> tuple[str | int | None, ...]:

@@ -190,7 +190,7 @@ def _show(body: Object) -> None:
     say(f"digest: {body['digest']}")
 
 
-def _show_diff(diff: Object | None) -> None:
+def _show_diff(diff: "Object | None") -> None:
     if diff is None:
         say("There is no earlier approved call of this tool at this role.")
         return

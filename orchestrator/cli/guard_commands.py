@@ -143,3 +143,85 @@ def shadow_report(
     from orchestrator.cli.shadow import report as work
 
     work(project, role, since, as_json=json)
+
+
+incidents = typer.Typer(
+    help="Stop a role at once, keep what it did for whoever looks into it, and undo that later.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+notices = typer.Typer(
+    help="Tell people: the targets under `notify:` in agents.yaml.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+IncidentArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The incident; see `agents incident list`.")
+]
+
+
+@incidents.command(
+    "start", epilog="Example: agents incident start treasury --reason 'transfers nobody asked for'"
+)
+def incident_start(
+    role: RoleArgument,
+    *,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="What is wrong; it is told to people.")
+    ],
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Freeze a role, revoke its tokens, cut its streams, copy its record, tell its owner."""
+    from orchestrator.cli.incident import start as work
+
+    work(project, role, reason=reason, as_json=json)
+
+
+@incidents.command(
+    "close", epilog="Example: agents incident close inc-20261105-3f9a1c --reason 'key replaced'"
+)
+def incident_close(
+    incident: IncidentArgument,
+    *,
+    reason: ReasonOption = "",
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Undo what may be undone, and tell what may not."""
+    from orchestrator.cli.incident import close as work
+
+    work(project, incident, reason=reason, as_json=json)
+
+
+@incidents.command("list", epilog="Example: agents incident list --json")
+def incident_list(*, project: ProjectOption = None, json: JsonOption = False) -> None:
+    """List incidents, the newest first."""
+    from orchestrator.cli.incident import list_all as work
+
+    work(project, as_json=json)
+
+
+@incidents.command("show", epilog="Example: agents incident show inc-20261105-3f9a1c")
+def incident_show(
+    incident: IncidentArgument, *, project: ProjectOption = None, json: JsonOption = False
+) -> None:
+    """Show an incident with all its steps and their times."""
+    from orchestrator.cli.incident import show as work
+
+    work(project, incident, as_json=json)
+
+
+@notices.command("test", epilog="Example: agents notify test ops")
+def notify_test(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[TARGET]", help="Name of one; by default all.")
+    ] = None,
+    *,
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Send a test message; exits with 7 if a target did not take it."""
+    from orchestrator.cli.notify import test as work
+
+    work(project, target, as_json=json)

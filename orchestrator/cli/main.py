@@ -27,6 +27,8 @@ from orchestrator.cli.guard_commands import (
     enable,
     freeze,
     guards,
+    incidents,
+    notices,
     shadows,
     thaw,
 )
@@ -71,6 +73,8 @@ app.add_typer(approvers, name="approvers")
 app.add_typer(rotations, name="rotate")
 app.add_typer(schedules, name="schedule")
 app.add_typer(shadows, name="shadow")
+app.add_typer(incidents, name="incident")
+app.add_typer(notices, name="notify")
 app.add_typer(secrets, name="secrets")
 app.add_typer(renders, name="render")
 

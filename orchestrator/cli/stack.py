@@ -1,8 +1,10 @@
 """A stack of Docker Compose, by way of its own command."""
 
+import errno
 import json
 import os
 import re
+import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +62,7 @@ class Stack:
             for role, one in known.items()
         }
         self.bootstraps = cast("dict[str, str]", mine["bootstraps"])
-        services = cast("dict[str, dict[str, str]]", body["services"])
+        services = cast("dict[str, dict[str, object]]", body["services"])
         self.grace = {
             one.service: services[one.service].get("stop_grace_period", "10s")
             for one in self.roles.values()
@@ -86,6 +88,13 @@ class Stack:
     def containers(self, service: str, *, ended: bool = False) -> list[str]:
         """Tell the containers of a service that run, or also those that have ended."""
         return self.run("ps", "-q", *(("-a",) if ended else ()), service).split()
+
+    def taken(self) -> list[str]:
+        """Tell the addresses that the gateway would not get, as somebody else has them."""
+        is_elsewhere = not os.environ.get("DOCKER_HOST", "unix://").startswith("unix://")
+        if is_elsewhere or self.containers(self.gateway):
+            return []
+        return [f"{host}:{port}" for host, port in self._ports if not _is_free(host, port)]
 
     def generation(self, role: str) -> int:
         """Tell the generation of a role's secrets."""
@@ -147,6 +156,16 @@ def run(words: Sequence[str]) -> str:
         said = "; ".join(done.stderr.strip().splitlines()[-_SHOWN:])
         raise SettingsError(f"`{shown}` failed: {said or f'exit status {done.returncode}'}")
     return done.stdout
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as place:
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            place.bind((host, port))
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
+    return True
 
 
 def _variables(path: Path) -> Mapping[str, str]:

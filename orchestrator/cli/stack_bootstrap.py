@@ -11,7 +11,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from orchestrator.cli.output import note
 from orchestrator.cli.stack import Stack
-from orchestrator.control.bootstrap import PATIENCE_SECONDS, generate, judge
+from orchestrator.control.bootstrap import PATIENCE_SECONDS, generate, judge, move_all
 from orchestrator.errors import SettingsError, WorkloadStartError
 from orchestrator.files import make_private_directory, write_atomically
 from orchestrator.model.desired import BootstrapSpec
@@ -32,6 +32,7 @@ def bootstrap(stack: Stack, spec: BootstrapSpec, resolver: SecretResolver) -> No
         SecretError: A secret that it takes cannot be had.
         WorkloadStartError: It failed; doing it again goes on.
     """
+    move_all(spec)
     if all(Path(path).is_file() for path in spec.files):
         return
     service = stack.bootstraps[spec.server]

@@ -128,6 +128,13 @@ def check_settings(settings: Settings, document: Document) -> Iterator[FileProbl
         document: Where it says it.
     """
     yield from _literals(document)
+    docker = settings.docker
+    if docker.image is not None and not docker.allow_tag and not is_pinned(docker.image):
+        yield document.problem(
+            ("docker", "image"), "is a tag, which may be another image tomorrow",
+            "name it by digest, NAME@sha256:..., or by the id of a local one, sha256:...; "
+            "or add `allow_tag: true`",
+        )  # fmt: skip
     for loc, reference in _references_in(settings, ()):
         yield from _check_reference(reference, document, loc, OF_SETTINGS)
 
@@ -347,6 +354,8 @@ def _check_bootstrap(
 def _bootstrap_files(bootstrap: Bootstrap, document: Document) -> Iterator[FileProblem]:
     places = [(("bootstrap", "generate", name), name) for name in bootstrap.generate]
     made = [(("bootstrap", "produces", n), name) for n, name in enumerate(bootstrap.produces)]
+    for old, new in bootstrap.moves.items():
+        places += [(("bootstrap", "moves", old), old), (("bootstrap", "moves", old), new)]
     for loc, name in (*places, *made):
         if not name.startswith("{state}/") or ".." in name.split("/") or name.endswith("/"):
             yield document.problem(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from orchestrator.config.keepcheck import check_keep
 from orchestrator.config.places import InsidePlaces, unknown_placeholders
 from orchestrator.config.problems import quoted
 from orchestrator.config.yamlfile import Document, Loc
@@ -14,10 +15,6 @@ from orchestrator.model.role import Role
 from orchestrator.model.server import Server
 from orchestrator.model.settings import Settings
 
-# What Bandmaster itself keeps in the state; a container that could write there could be anybody.
-_OURS: Final = frozenset(
-    {"audit", "homes", "keys", "logs", "pins", "run", "sessions", "sums", "tmp", "tokens", "vault"}
-)
 _FILLED: Final = ("python", "role")
 _NOT_KEPT: Final = "`keep:` the directory that it is in, with its place inside"
 
@@ -31,6 +28,11 @@ def check_container(server: Server, document: Document) -> Iterator[FileProblem]
     """
     container = server.container
     if container is None:
+        if server.bootstrap is not None and server.bootstrap.keep:
+            yield document.problem(
+                ("bootstrap", "keep"), "is of containers, and this server describes none",
+                "remove it, or describe `container:`",
+            )  # fmt: skip
         if server.launch.command is None:
             yield document.problem(
                 ("launch", "command"), "nothing says how this server is started",
@@ -43,53 +45,18 @@ def check_container(server: Server, document: Document) -> Iterator[FileProblem]
             "name it by digest, NAME@sha256:..., or by the id of a local one, sha256:...; "
             "or add `allow_tag: true`",
         )  # fmt: skip
-    yield from _check_keep(container, document)
+    yield from check_keep(container, server.bootstrap, document)
     yield from _check_places(server, container, document)
     yield from _check_port(container, document)
     if server.launch.transport == "http":
         yield from _check_listening(server, container, document)
 
 
-def _check_keep(container: Container, document: Document) -> Iterator[FileProblem]:
-    taken: dict[str, str] = {}
-    for outside, inside in container.keep.items():
-        loc: Loc = ("container", "keep", outside)
-        if problem := _foreign(outside):
-            yield document.problem(loc, *problem, at_key=True)
-        if inside in taken:
-            yield document.problem(
-                loc, f"{quoted(taken[inside])} has this place inside too", "name another one"
-            )
-        taken[inside] = outside
-        # A link that the container makes in the outer one could lead anywhere.
-        if any(outside.startswith(f"{each}/") for each in container.keep):
-            yield document.problem(
-                loc, "is inside another one, which the container writes itself",
-                "keep the outer one only, or two beside each other", at_key=True,
-            )  # fmt: skip
-
-
-def _foreign(outside: str) -> tuple[str, str] | None:
-    """Tell why a container must not write a directory of this machine."""
-    root, _, rest = outside.partition("/")
-    parts = rest.split("/")
-    if root not in {"{state}", "{project}"} or not rest or {"", ".", ".."} & set(parts):
-        return "has to be a directory inside the state or the project", "begin it with {state}/"
-    first = parts[0]
-    if unknown_placeholders(rest):
-        return "has a placeholder in its middle", "write the name out"
-    if root == "{state}" and (first in _OURS or "." in first):
-        return "is where Bandmaster keeps its own", "name another directory, such as {state}/wallet"
-    if root == "{project}" and (first == "roles" or first.startswith(".")):
-        return "is where files are that decide what runs", "name another directory"
-    return None
-
-
 def _check_places(
     server: Server, container: Container, document: Document
 ) -> Iterator[FileProblem]:
     """Find places of this machine that there are not inside the container."""
-    inside = InsidePlaces(container.keep)
+    inside, own = InsidePlaces(container.keep), dict(container.keep)
     known = _FILLED
     if server.launch.transport == "http":
         known = (*_FILLED, server.launch.listen)
@@ -100,10 +67,11 @@ def _check_places(
         given = container.env if key == "container" else server.launch.env
         texts += [((key, "env", name), value) for name, value in given.items()]
     if server.bootstrap is not None and server.launch.command is None:
-        env = server.bootstrap.env
+        env, own = server.bootstrap.env, own | server.bootstrap.keep
         texts += [(("bootstrap", "env", name), value) for name, value in env.items()]
     for loc, text in texts:
-        for word in unknown_placeholders(inside.fill(text), known):
+        places = InsidePlaces(own) if loc[0] == "bootstrap" else inside
+        for word in unknown_placeholders(places.fill(text), known):
             if word in {"state", "project"}:
                 yield document.problem(
                     loc, f"nothing of {{{word}}} is inside the container there", _NOT_KEPT

@@ -16,6 +16,11 @@ def policy_of(role: Role, server: Server) -> RolePolicy:
         asks=server.asks,
         shadow=role.shadow,
         approval=role.approval,
+        identifies={
+            name: tool.identifies
+            for name, tool in server.tools.items()
+            if tool.identifies and name in server.tools_of(role.band_names, role.mode)
+        },
         receipts={
             name: tool.receipt
             for name, tool in server.tools.items()

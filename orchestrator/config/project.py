@@ -11,6 +11,7 @@ from typing import Generic, TypeVar, final
 
 from orchestrator.config.check import check_launcher, check_role, check_server
 from orchestrator.config.containercheck import check_kind, check_shared_files
+from orchestrator.config.keepcheck import check_places
 from orchestrator.config.places import Places
 from orchestrator.config.problems import check, did_you_mean, quoted, sort_problems
 from orchestrator.config.rotationcheck import (
@@ -86,6 +87,13 @@ def load_project(root: Path, roles_dir: Path | None = None) -> Project:
     if not roles and not problems:
         problems.append(_whole(_shown(root, folder), "no role file is here", "run `agents init`"))
     problems += _cross_check(roles, servers, settings)
+    if settings is not None:
+        problems += check_places(
+            {stem: (each.model, each.document) for stem, each in servers.items() if each},
+            root,
+            state_directory(root, settings),
+            run_directory(root, settings),
+        )
     if problems or settings is None:
         raise RoleFileError(sort_problems(problems))
     good_roles = [loaded for loaded in roles.values() if loaded]

@@ -1,5 +1,6 @@
 """What has to be done once for a server, in a short-lived instance that no agent ever reaches."""
 
+import os
 import secrets as randomness
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
@@ -28,6 +29,7 @@ from orchestrator.model.names import SecretName, ServerName, ToolName
 from orchestrator.model.server import BootstrapCall
 from orchestrator.model.workload import WorkloadExit, WorkloadSpec
 from orchestrator.runtimes.base import Process, Runtime
+from orchestrator.secrets.file import read_secret_bytes
 
 PATIENCE_SECONDS: Final = 120.0
 _SHOWN: Final = 300
@@ -176,12 +178,17 @@ class Bootstraps:
 
     async def _do(self, task: _Task) -> None:
         spec = task.spec
-        if spec.server in self._state.state.bootstrapped:
+        was_done = spec.server in self._state.state.bootstrapped
+        if was_done:
             _require_generated(spec)
         # A container's own directories are made with it, and are its user's.
         await self._runtime.start(spec.spec)
+        kept = spec.spec.container.keep if spec.spec.container else ()
+        move_all(spec, kept=kept)
+        if was_done and _all_there(spec):
+            return
         for path, size in spec.generate.items():
-            generate(Path(path), size, kept=spec.spec.container.keep if spec.spec.container else ())
+            generate(Path(path), size, kept=kept)
         secrets = await self._resolve(spec.spec)
         process = await self._runtime.launch(spec.spec, secrets)
         ended = partial(task.end_of, process.pid)
@@ -204,13 +211,35 @@ def _all_there(spec: BootstrapSpec) -> bool:
 
 def _require_generated(spec: BootstrapSpec) -> None:
     """Refuse to make a second random file in place of one that others were made with."""
-    gone = sorted(path for path in spec.generate if not Path(path).is_file())
+    elsewhere = {new for old, new in spec.moves.items() if Path(old).is_file()}
+    gone = sorted(path for path in spec.generate.keys() - elsewhere if not Path(path).is_file())
     if gone:
         raise WorkloadStartError(
             f"{', '.join(gone)} was made by the first bootstrap and is gone; what was made with "
             "it cannot be opened with another one",
             hint="Put it back from a backup; or move the server's whole state away to start over.",
         )
+
+
+def move_all(spec: BootstrapSpec, *, kept: Collection[str] = ()) -> None:
+    """Bring files that were kept elsewhere once to their place now; what is there stays.
+
+    Args:
+        spec: The bootstrap.
+        kept: Directories that belong to a container's user.
+
+    Raises:
+        SecretStoreUnavailableError: Others could have put one there.
+    """
+    for old, new in spec.moves.items():
+        source, target = Path(old), Path(new)
+        if target.exists() or not os.path.lexists(source):
+            continue
+        content = read_secret_bytes(source, kept=True)
+        if str(target.parent) not in kept:
+            make_private_directory(target.parent)
+        write_atomically(target, content)
+        source.unlink()
 
 
 def generate(path: Path, size: int, *, kept: Collection[str] = ()) -> None:

@@ -1,6 +1,6 @@
 """From what the user wrote to what has to run; pure."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
@@ -139,6 +139,16 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
     )
 
 
+def bootstrap_server(server: Server) -> Server:
+    """Describe a server as it runs in its bootstrap, which has directories of its own."""
+    if server.container is None or server.bootstrap is None:
+        return server
+    keep = {**server.container.keep, **server.bootstrap.keep}
+    return server.model_copy(
+        update={"container": server.container.model_copy(update={"keep": keep})}
+    )
+
+
 def owner_of(role: RoleName) -> str:
     """Name the owner's instance of a role, as no role can be named."""
     return f"{role}_owner"
@@ -217,6 +227,10 @@ def _spec(  # noqa: PLR0913  a private step of the function above
         variables[server.bands.variable] = full or ",".join(names)
     if server.modes is not None and _needs_mode(server, names):
         variables[server.modes.variable] = mode
+    kept = set[str]()
+    if inside is not None:
+        own = {} if server.bootstrap is None else server.bootstrap.keep
+        kept = {*inside.keep, *map(places.fill, own)}
     return WorkloadSpec(
         role=role,
         server=server.server,
@@ -225,7 +239,7 @@ def _spec(  # noqa: PLR0913  a private step of the function above
         argv=argv,
         directory=directory,
         env={SecretName(name): value for name, value in sorted(variables.items())},
-        secrets={name: _fill_reference(ref, places, inside) for name, ref in secrets.items()},
+        secrets={name: _fill_reference(ref, places, kept) for name, ref in secrets.items()},
         tools={name: server.tools[name].kind for name in server.tools if name in promised},
         known=frozenset(server.tools),
         cut=server.bands.variable is None,
@@ -248,6 +262,7 @@ def _bootstrap(  # noqa: PLR0913, PLR0917  a private step of the function above
     *,
     is_contained: bool,
 ) -> BootstrapSpec:
+    server = bootstrap_server(server)
     spec = _spec(
         RoleName(BOOTSTRAP_ROLE),
         server,
@@ -267,6 +282,7 @@ def _bootstrap(  # noqa: PLR0913, PLR0917  a private step of the function above
         generate={places.fill(path): size for path, size in wanted.generate.items()},
         calls=tuple(_fill_call(call, places) for call in wanted.calls),
         produces=tuple(places.fill(path) for path in wanted.produces),
+        moves={places.fill(old): places.fill(new) for old, new in wanted.moves.items()},
     )
 
 
@@ -306,17 +322,14 @@ def _needs_mode(server: Server, bands: tuple[BandName, ...]) -> bool:
     return any(server.bands.names.index(band) >= server.bands.names.index(first) for band in bands)
 
 
-def _fill_reference(
-    reference: SecretRef, places: Places, inside: ContainerSpec | None
-) -> SecretRef:
+def _fill_reference(reference: SecretRef, places: Places, kept: Collection[str]) -> SecretRef:
     """Fill a reference; a file that a container keeps may belong to the container's user."""
     filled = reference.filled(places.fill)
     is_kept = (
-        inside is not None
-        and filled.scheme == "file"
+        filled.scheme == "file"
         and not filled.options
         # In it, and no deeper: a directory further inside may be a link.
-        and filled.path.rpartition("/")[0] in inside.keep
+        and filled.path.rpartition("/")[0] in kept
     )
     return replace(filled, options=((KEPT, "true"),)) if is_kept else filled
 

@@ -108,13 +108,20 @@ class Silence:
     worked: float = 0.0
 
 
-def after_silence(
-    silence: Silence, pulse: Pulse, probe: Probe, *, now: float, worked: float
+def after_silence(  # noqa: PLR0913  each is a fact of its own, all are needed
+    silence: Silence,
+    pulse: Pulse,
+    probe: Probe,
+    *,
+    now: float,
+    worked: float,
+    waits: bool = False,
 ) -> tuple[Silence, bool]:
     """Judge one sign of life that did not come in time.
 
-    A server that works on a call may be too busy to answer: while it uses the processor, or while
-    a call is young, its silence does not count. Neither excuse holds for ever.
+    A server that works on a call may be too busy to answer: while it uses the processor or waits
+    for its turn there, or while a call is young, its silence does not count. No excuse holds for
+    ever.
 
     Args:
         silence: What went before.
@@ -122,13 +129,15 @@ def after_silence(
         probe: The server's probe settings.
         now: Monotonic seconds.
         worked: Processor seconds that its processes have used so far.
+        waits: Whether it has something to do and is not given a processor.
 
     Returns:
         The silence with this look in it, and whether the workload is wedged.
     """
     since = now if silence.busy_since is None else silence.busy_since
     silent = now - since
-    busy = worked - silence.worked > 0.01 and silent < BUSY_SECONDS  # noqa: PLR2004  one tick
+    works = waits or worked - silence.worked > 0.01  # noqa: PLR2004  one tick
+    busy = works and silent < BUSY_SECONDS
     # Callers that give up are followed by others: the oldest call alone may stay young for ever.
     young = (
         pulse.oldest_call is not None

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from orchestrator.config.places import Places
 from orchestrator.config.project import Project, select_roles
-from orchestrator.control.desired import desired
+from orchestrator.control.desired import bootstrap_server, desired
 from orchestrator.errors import SettingsError
 from orchestrator.model.container import PORT, PortServing
 from orchestrator.model.desired import Desired, GatewaySettings
@@ -106,7 +106,7 @@ def _bootstraps(wanted: Desired, servers: Mapping[ServerName, Server]) -> Genera
                 f"the bootstrap of {one.server} cannot be done in a stack: the server speaks HTTP",
                 hint="Do it by `agents up`, and refer to secrets that are kept elsewhere.",
             )
-        yield _server(one.spec, servers[one.server], {})
+        yield _server(one.spec, bootstrap_server(servers[one.server]), {})
 
 
 def _once(project: Project, wanted: Desired) -> Generator[Once]:

@@ -10,7 +10,7 @@ from orchestrator.control.dataplane import DataPlane
 from orchestrator.control.lifecycle import Silence, after_silence
 from orchestrator.errors import UpstreamError
 from orchestrator.model.workload import WorkloadSpec
-from orchestrator.runtimes.identity import processor_seconds
+from orchestrator.runtimes.identity import look_up, processor_seconds
 
 
 class Sign(Enum):
@@ -47,13 +47,16 @@ class Vigil:
             and self._clock.monotonic() - pulse.heard < probe.every.total_seconds()
         ):
             return self._alive()
+        asked = self._clock.monotonic()
         with anyio.move_on_after(probe.patience.total_seconds()):
             try:
                 await self._plane.ping(self._spec.name)
             except UpstreamError:
                 return Sign.LOST
             return self._alive()
-        if pulse is None:
+        # Where it was this process that had no turn, its answer may be here all the same.
+        pulse = self._plane.pulse(self._spec.name)
+        if pulse is None or pulse.heard >= asked:
             return self._alive()
         self._silence, wedged = after_silence(
             self._silence,
@@ -61,9 +64,16 @@ class Vigil:
             probe,
             now=self._clock.monotonic(),
             worked=processor_seconds(self._pid),
+            waits=_waits_for_its_turn(self._pid),
         )
         return Sign.WEDGED if wedged else Sign.SILENT
 
     def _alive(self) -> Sign:
         self._silence = Silence(worked=processor_seconds(self._pid))
         return Sign.ALIVE
+
+
+def _waits_for_its_turn(pid: int) -> bool:
+    """Tell whether a process would go on if only the machine gave it a processor."""
+    facts = look_up(pid)
+    return facts is not None and facts.state == "R"

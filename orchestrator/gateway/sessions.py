@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Protocol, TypeAlias, TypeVar, final
 
+from orchestrator.audit.summary import name_client
 from orchestrator.clock import Clock
 from orchestrator.errors import SessionRequiredError, SessionUnknownError
 from orchestrator.gateway.seal import Seal
@@ -57,6 +58,7 @@ class Session:
         opened_at: When, in seconds since 1970.
         level: Least serious log messages that it wants; empty for the server's own choice.
         uris: Resources whose changes it wants to hear of.
+        client: The program that its caller says it is, for records.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Session:
     opened_at: int
     level: str = ""
     uris: set[str] = field(default_factory=set[str])
+    client: str = ""
 
     def wants_level(self, level: str) -> bool:
         """Whether it wants log messages of this level."""
@@ -121,6 +124,7 @@ class Sessions:
             "v": version,
             "c": _shorten(capabilities),
             "t": int(self._clock.now().timestamp()),
+            "n": name_client(params.get("clientInfo")),
         }
         session = self._remember(self._seal.close(_PURPOSE, facts), facts)
         if session is None:
@@ -232,6 +236,8 @@ class Sessions:
         session = Session(
             text, key, RoleName(role), AgentName(agent), version, capabilities, opened_at
         )
+        client = facts.get("n")  # ids of earlier versions have none
+        session.client = client if isinstance(client, str) else ""
         if key in self._changed:
             _, session.level, uris = self._changed[key]
             session.uris = set(uris)

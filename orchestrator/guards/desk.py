@@ -80,6 +80,19 @@ class GuardDesk:
         else:
             self._guards.load(holds)
 
+    def hold_now(self, hold: Hold) -> bool:
+        """Hold something back in memory, without a pause; `hold`, or time, puts it on disk.
+
+        Returns:
+            Whether that is new.
+        """
+        if self.problem or any(_is_like(one, hold) for one in self.holds):
+            return False
+        self._guards.load((*self.holds, hold))
+        self._unwritten.append(_Unwritten(hold))
+        self._news.set()
+        return True
+
     async def hold(self, hold: Hold) -> bool:
         """Hold something back; on disk, and told, when this returns.
 
@@ -97,18 +110,15 @@ class GuardDesk:
             return True
         if known is not None and not any(one.hold is known for one in self._unwritten):
             return False
-        if known is None:
-            self._guards.load((*self.holds, hold))
-            self._unwritten.append(_Unwritten(hold))
+        is_new = self.hold_now(hold)
         if not await self._catch_up():
-            self._news.set()
             raise StateUnwritableError(
                 "this holds now and is NOT on disk: it is forgotten if the daemon ends before it "
                 "is",
                 hint="Free space on the disk; the daemon goes on trying to write it, and `agents "
                 "status` shows it until then.",
             )
-        return known is None
+        return is_new
 
     async def release(
         self,

@@ -11,6 +11,8 @@ from orchestrator.model.notify import TargetField
 ApprovalState: TypeAlias = Literal["pending", "approved", "denied", "expired", "used"]
 Decision: TypeAlias = Literal["approve", "deny"]
 Reason = Annotated[str, Field(max_length=500)]
+# A default is none of JSON's types, so it is taken as it is.
+MaybeSecret = Annotated[SecretStr, Field(validate_default=False)]
 Roles = Annotated[tuple[RoleField, ...], Field(strict=False)]
 
 
@@ -53,8 +55,8 @@ class ApprovalDecideRequest(Model):
     decision: Decision
     digest: str
     reason: Reason = ""
-    ticket: SecretStr = SecretStr("")
-    link: SecretStr = SecretStr("")
+    ticket: MaybeSecret = SecretStr("")
+    link: MaybeSecret = SecretStr("")
 
 
 class LinkRequest(Model):
@@ -91,7 +93,7 @@ class GrantRequest(Model):
     lasts: PositiveDuration
     calls: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     reason: Reason
-    ticket: SecretStr = SecretStr("")
+    ticket: MaybeSecret = SecretStr("")
 
 
 class GrantEndRequest(Model):
@@ -100,7 +102,7 @@ class GrantEndRequest(Model):
     op: Literal["grant.end"] = "grant.end"
     id: str
     reason: Reason = ""
-    ticket: SecretStr = SecretStr("")
+    ticket: MaybeSecret = SecretStr("")
 
 
 class ApproversRequest(Model):
@@ -126,7 +128,7 @@ class ApproverAddRequest(Model):
     passphrase: SecretStr
     subject: str = ""
     roles: Roles = ()
-    ticket: SecretStr = SecretStr("")
+    ticket: MaybeSecret = SecretStr("")
 
 
 class ApproverRemoveRequest(Model):
@@ -134,7 +136,7 @@ class ApproverRemoveRequest(Model):
 
     op: Literal["approver.remove"] = "approver.remove"
     name: AgentField
-    ticket: SecretStr = SecretStr("")
+    ticket: MaybeSecret = SecretStr("")
 
 
 class ApproverLoginRequest(Model):
@@ -302,4 +304,6 @@ class NotifyTestRequest(Model):
 
 
 IncidentOrder: TypeAlias = IncidentsRequest | IncidentStartRequest | IncidentCloseRequest
-GovernanceRequest: TypeAlias = ApprovalOrder | GuardOrder | IncidentOrder | ConsoleNoteRequest
+GovernanceRequest: TypeAlias = (
+    ApprovalOrder | GuardOrder | IncidentOrder | NotifyTestRequest | ConsoleNoteRequest
+)

@@ -26,6 +26,7 @@ class BootstrapSpec(Model):
         generate: Absolute files that receive random text once, with the bytes of randomness.
         calls: Tool calls, in order, filled in.
         produces: Absolute files that must be there when it is done.
+        moves: Absolute files that were kept elsewhere once, each with its place now.
     """
 
     server: ServerField
@@ -33,6 +34,7 @@ class BootstrapSpec(Model):
     generate: dict[str, int]
     calls: Annotated[tuple[BootstrapCall, ...], Field(strict=False)]
     produces: Annotated[tuple[str, ...], Field(strict=False)]
+    moves: dict[str, str] = Field(default_factory=dict)
 
     @property
     def files(self) -> frozenset[str]:

@@ -23,6 +23,7 @@ SLUG_PATTERN = r"^[a-z][a-z0-9-]{0,31}$"
 ENVIRONMENT_PATTERN = r"^[A-Z_][A-Z0-9_]{0,63}$"
 # Source: MCP 2026-07-28, Tools, tool names. Longer ones are refused by common clients.
 TOOL_PATTERN = r"^[A-Za-z0-9_./-]{1,128}$"
+ARGUMENT_PATTERN = r"^[A-Za-z0-9_.-]{1,64}$"
 HTTP_PATH_PATTERN = r"^/[A-Za-z0-9._~/-]{0,255}$"
 USER_PATTERN = r"^[a-z_][a-z0-9_-]{0,31}$"
 AGENT_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$"
@@ -83,7 +84,9 @@ def check_tool_name(text: str) -> ToolName:
         SettingsError: It is none.
     """
     if not re.fullmatch(TOOL_PATTERN, text):
-        raise SettingsError(f"{text!r} is no name of a tool", hint="`agents tools ROLE` lists them.")
+        raise SettingsError(
+            f"{text!r} is no name of a tool", hint="`agents tools ROLE` lists them."
+        )
     return ToolName(text)
 
 

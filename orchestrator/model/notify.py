@@ -196,7 +196,7 @@ Target = Annotated[
     | Annotated[Pager, Tag(Pager.__name__)],
     Discriminator(
         _kind,
-        custom_error_type="value_error",
+        custom_error_type="notify_target",
         custom_error_message="a target has `webhook:`, `smtp:` or `command:`",
         custom_error_context={"error": "a target has `webhook:`, `smtp:` or `command:`"},
     ),

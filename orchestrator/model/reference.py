@@ -32,7 +32,7 @@ LONGEST_COMMAND: Final = timedelta(seconds=60)
 _TEXT_SCHEMA: Final[JsonObject] = {
     "type": "string",
     "pattern": TEXT_PATTERN,
-    "examples": ["env:WALLETSUITE_API_KEY", "file:{state}/wallet/executor.token"],
+    "examples": ["env:WALLETSUITE_API_KEY", "file:{state}/wallet-owner/executor.token"],
 }
 
 

@@ -174,9 +174,9 @@ class ShadowRule(Model):
         until: When that ends: a day, which counts to its end, or a time; in UTC.
     """
 
-    tools: Annotated[tuple[ToolField, ...], Field(min_length=1, strict=False)] | Literal[
-        "all-writes"
-    ] = "all-writes"
+    tools: (
+        Annotated[tuple[ToolField, ...], Field(min_length=1, strict=False)] | Literal["all-writes"]
+    ) = "all-writes"
     until: Until
 
 
@@ -192,6 +192,7 @@ class RolePolicy(Model):
         prompts: Prompts that may be had; `all` for every one.
         asks: What the server may ask its callers.
         approval: What people have to approve, call by call.
+        identifies: By tool, the arguments that tell what a call is about.
         receipts: By tool, how what a call does is told to people.
         shadow: Which calls are recorded and not made.
     """
@@ -203,6 +204,9 @@ class RolePolicy(Model):
     prompts: Readable = ()
     asks: Asks = ()
     approval: Approvals = ()
+    identifies: dict[ToolField, Annotated[tuple[str, ...], Field(strict=False)]] = Field(
+        default_factory=dict
+    )
     receipts: dict[ToolField, str] = Field(default_factory=dict)
     shadow: ShadowRule | None = None
 

@@ -6,8 +6,9 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, StringConstraints
 
 from orchestrator.model.base import Duration, Json, Model, PositiveDuration
-from orchestrator.model.container import Container
+from orchestrator.model.container import Container, InsideField
 from orchestrator.model.names import (
+    ARGUMENT_PATTERN,
     HTTP_PATH_PATTERN,
     BandField,
     BandName,
@@ -25,6 +26,7 @@ EraChoice: TypeAlias = Literal["auto", "legacy", "modern"]
 Transport: TypeAlias = Literal["stdio", "http"]
 Listening: TypeAlias = Literal["socket", "port"]
 Words = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+ArgumentField = Annotated[str, StringConstraints(pattern=ARGUMENT_PATTERN)]
 HttpPath = Annotated[str, StringConstraints(pattern=HTTP_PATH_PATTERN)]
 
 
@@ -96,6 +98,8 @@ class Tool(Model):
         band: The band that it belongs to.
         kind: What it does to the world.
         modes: Modes in which the server has it.
+        identifies: Arguments whose values tell what a call is about, such as an address; short,
+            never secret. The record keeps them; of others it keeps the size alone.
         receipt: What a call of it does, for the people who approve it: a text in which
             `{arguments.NAME}` stands for an argument and `{arguments.NAME|evm}` for what an
             unsigned EVM transaction in it does.
@@ -104,6 +108,7 @@ class Tool(Model):
     band: BandField
     kind: ToolClass = Field(alias="class")  # `class` in the file
     modes: Annotated[tuple[Mode, ...], Field(min_length=1, strict=False)] = ("agent", "owner")
+    identifies: Annotated[tuple[ArgumentField, ...], Field(max_length=8, strict=False)] = ()
     receipt: Annotated[str, StringConstraints(max_length=4096)] = ""
 
 
@@ -160,6 +165,10 @@ class Bootstrap(Model):
         generate: Files that receive random text (bytes of randomness) once, mode 0600.
         calls: Tool calls, in order.
         produces: Files that must be there, private, when it is done.
+        keep: Directories that only its own container writes, beside those of `container: keep:`,
+            each with its place inside; for what no role's container may read.
+        moves: Files that were kept elsewhere once, each with its place now; they are moved there
+            before anything else is done.
     """
 
     bands: Annotated[tuple[BandField, ...], Field(min_length=1, strict=False)] | Literal["full"]
@@ -169,6 +178,8 @@ class Bootstrap(Model):
     generate: dict[str, Annotated[int, Field(ge=16, le=64)]] = Field(default_factory=dict)
     calls: Annotated[tuple[BootstrapCall, ...], Field(strict=False)] = ()
     produces: Annotated[tuple[Words, ...], Field(strict=False)] = ()
+    keep: dict[Words, InsideField] = Field(default_factory=dict)
+    moves: dict[Words, Words] = Field(default_factory=dict)
 
 
 class Server(Model):

@@ -123,10 +123,12 @@ class Docker(Model):
     Attributes:
         socket: Its socket, an absolute path. Whoever may write to it is as good as root.
         image: Bandmaster's own image, by digest or id, for the proxy of roles that list `egress:`.
+        allow_tag: Whether `image` may be a tag, which means another image tomorrow.
     """
 
     socket: PlaceField = "/var/run/docker.sock"
     image: ImageField | None = None
+    allow_tag: bool = False
 
 
 class Settings(Model):

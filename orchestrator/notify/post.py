@@ -31,6 +31,7 @@ class _Job:
     state: DeliveryState = "trying"
     tries: int = 0
     note: str = ""
+    is_once: bool = False
     done: anyio.Event = field(default_factory=anyio.Event)
 
     def delivery(self) -> Delivery:
@@ -68,6 +69,11 @@ class Postman(Notifier):
         self._failures: dict[str, str] = {}
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """The names of all targets."""
+        return tuple(self._targets())
+
+    @property
     def failures(self) -> Mapping[str, str]:
         """Why the last message did not reach a target, for each that it did not reach."""
         known = self._targets()
@@ -100,8 +106,11 @@ class Postman(Notifier):
         owner: str = "",
         grace: float = 10.0,
         only: str | None = None,
+        once: bool = False,
     ) -> tuple[Delivery, ...]:
         jobs = self._begin(topic, title, text, links, owner, only)
+        for job in jobs:
+            job.is_once = once
         with anyio.move_on_after(grace):
             for job in jobs:
                 await job.done.wait()
@@ -134,7 +143,7 @@ class Postman(Notifier):
     async def _bring(self, job: _Job) -> None:
         try:
             for pause in (*PAUSES, None):
-                if await self._try(job) or pause is None:
+                if await self._try(job) or pause is None or job.is_once:
                     break
                 await self._sleep(pause)
             if job.state == "trying":

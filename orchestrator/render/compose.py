@@ -73,6 +73,7 @@ def compose_file(stack: Stack, file: str, port: int, files: Mapping[str, str]) -
         "name": stack.project,
         "x-bandmaster": {
             "gateway": gateway,
+            "port": f"{word}_PORT",
             "roles": {one.role: {"service": one.name, "url": one.url,
                                  "generation": _variable(word, one.role)} for one in stack.servers},
             "bootstraps": {one.server: one.name for one in stack.bootstraps},

@@ -178,8 +178,9 @@ class TokenDesk:
         """
         if self.is_closed(role):
             raise RotationError(
-                f"role {role} was closed by `agents revoke-all` and gets no credentials",
-                hint=f"`agents reopen {role}` lets it run again, with fresh ones.",
+                f"role {role} is closed and gets no credentials",
+                hint=f"After `agents revoke-all`, `agents reopen {role}` lets it run again, with "
+                "fresh ones; in an incident, `agents incident close` does.",
             )
 
     @property

@@ -32,7 +32,7 @@ from orchestrator.errors import AgentsError, LockHeldError, StateUnwritableError
 from orchestrator.files import hold_lock, make_private_directory
 from orchestrator.guards.words import notes_of
 from orchestrator.journal import Journal
-from orchestrator.model.admin import CredentialRequest, Progress, Result
+from orchestrator.model.admin import CredentialRequest, Progress, ReopenRequest, Result
 from orchestrator.model.admin_governance import GovernanceRequest
 from orchestrator.model.base import JsonObject
 from orchestrator.model.desired import BOOTSTRAP_ROLE
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from orchestrator.tokens.store import TokenStore
     from orchestrator.wiring.approvals import Approving
     from orchestrator.wiring.guarding import Guarding
+    from orchestrator.wiring.incidents import Alarm
 
 BIND_SECONDS: Final = 1.0
 LOCK_SECONDS: Final = 10.0
@@ -140,6 +141,7 @@ class Daemon:
         self._access: OAuthTokens | None = None
         self._guarding: Guarding | None = None
         self._approving: Approving | None = None
+        self._alarm: Alarm | None = None
         self._access_note = ""
 
     async def run(self) -> None:
@@ -277,7 +279,7 @@ class Daemon:
         self._desk = desk
         self._desk_open.set()
         self._chronicle.open(audit)
-        self._governance = self._govern_with(self._guarding, self._approving)
+        self._governance = self._govern_with(self._guarding, self._approving, self._alarm)
         self._governance_open.set()
         self._engine_open.set()
         group.start_soon(self._rotate, self._engine)
@@ -295,6 +297,8 @@ class Daemon:
             group.start_soon(audit.keep)
             group.start_soon(self._guarding.desk.keep)
             group.start_soon(self._approving.desk.keep)
+            group.start_soon(self._alarm.postman.run)
+            group.start_soon(self._alarm.incidents.run)
             listener, listening = await self._listen()
             await group.start(gateway.serve, [listener])
             host, port = address_of(listener)
@@ -342,6 +346,7 @@ class Daemon:
         from orchestrator.wiring.approvals import open_approving  # noqa: PLC0415
         from orchestrator.wiring.credentials import Makers, open_engine  # noqa: PLC0415
         from orchestrator.wiring.guarding import open_guarding  # noqa: PLC0415
+        from orchestrator.wiring.incidents import open_alarm  # noqa: PLC0415
 
         listening = self._state.state.gateway
         index = TokenIndex(self._clock)
@@ -386,6 +391,19 @@ class Daemon:
         cut = index.on_closed
         index.on_closed = lambda token_id: anyio.from_thread.run_sync(cut, token_id)
         desk.count_open = lambda token_id: anyio.from_thread.run_sync(gateway.open_of, token_id)
+        self._alarm = open_alarm(
+            paths=self._paths,
+            database=store.database,
+            state=self._state,
+            guards=self._guarding.desk,
+            tokens=desk,
+            cut=gateway.cut_callers,
+            look_up=lambda reference: self._resolver().resolve(reference),
+            notes=self._chronicle,
+            clock=self._clock,
+            log=self._log,
+            operator=operator_name(),
+        )
         engine = open_engine(
             makers=Makers(self._paths, self._state, self._owners, self._resolver, self._clock),
             store=RotationStore(store.database, self._clock),
@@ -436,6 +454,8 @@ class Daemon:
         from orchestrator.rotation.orders import CredentialOrders  # noqa: PLC0415  brings SQLAlchemy
         from orchestrator.wiring.credentials import by_power  # noqa: PLC0415  the same
 
+        if isinstance(request, ReopenRequest) and self._alarm is not None:
+            self._alarm.incidents.require_none(request.role)
         orders = CredentialOrders(
             self._wait_for_engine, lambda: by_power(self._state), self._note_credentials
         )
@@ -452,9 +472,9 @@ class Daemon:
                 yield reply
 
     def _govern_with(
-        self, guarding: "Guarding | None", approving: "Approving | None"
+        self, guarding: "Guarding | None", approving: "Approving | None", alarm: "Alarm | None"
     ) -> Governance:
-        if guarding is None or approving is None:
+        if guarding is None or approving is None or alarm is None:
             raise AssertionError("loaded before")
         guards = GuardOrders(
             guarding.desk,
@@ -463,7 +483,7 @@ class Daemon:
             clock=self._clock,
             operator=operator_name(),
         )
-        return Governance(self._chronicle, guards, approving.orders)
+        return Governance(self._chronicle, guards, approving.orders, alarm.orders)
 
     async def _note_credentials(self) -> None:
         if self._overview is not None:
@@ -486,6 +506,10 @@ class Daemon:
         if self._guarding is not None:
             desk = self._guarding.desk
             more += notes_of(desk.holds, desk.problem, desk.unwritten, self._clock.now())
+        if self._alarm is not None:
+            more += self._alarm.incidents.notes()
+            failed = self._alarm.postman.failures
+            more += [f"{name} could not be told: {why}" for name, why in failed.items()]
         return report.model_copy(update={"notes": (*report.notes, *more)})
 
     async def _rotate(self, engine: "Engine") -> None:

@@ -7,14 +7,13 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, final
 
 from orchestrator.control.guarding import GuardOrders
-from orchestrator.errors import AgentsError
+from orchestrator.control.incident_orders import IncidentOrders
 from orchestrator.model.admin import Progress, Result
 from orchestrator.model.admin_governance import (
     ApprovalOrder,
     ConsoleNoteRequest,
     GovernanceRequest,
     GuardOrder,
-    IncidentOrder,
 )
 from orchestrator.model.notes import Notes
 
@@ -36,17 +35,25 @@ def operator_name() -> str:
 class Governance:
     """Answers what is asked of the parts, each by its own."""
 
-    def __init__(self, notes: Notes, guards: GuardOrders, approvals: "ApprovalOrders") -> None:
+    def __init__(
+        self,
+        notes: Notes,
+        guards: GuardOrders,
+        approvals: "ApprovalOrders",
+        incidents: IncidentOrders,
+    ) -> None:
         """Take what the parts work with.
 
         Args:
             notes: Keeps what people decide.
             guards: Answers what is asked of guards.
             approvals: Answers what is asked of approvals.
+            incidents: Answers what is asked of incidents.
         """
         self._notes = notes
         self._guards = guards
         self._approve = approvals
+        self._incidents = incidents
 
     async def answer(self, request: GovernanceRequest) -> AsyncGenerator[Progress | Result]:
         """Answer one request: any progress, then the result.
@@ -65,14 +72,10 @@ class Governance:
             return self._approvals(request)
         if isinstance(request, ConsoleNoteRequest):
             return self._console(request)
-        return self._incidents(request)
+        return self._incidents.answer(request)
 
     async def _approvals(self, request: ApprovalOrder) -> AsyncGenerator[Progress | Result]:
         yield Result(body=await self._approve.answer(request))
-
-    async def _incidents(self, request: IncidentOrder) -> AsyncGenerator[Progress | Result]:
-        raise AgentsError(f"{request.op} is not there yet")
-        yield
 
     async def _console(self, request: ConsoleNoteRequest) -> AsyncGenerator[Progress | Result]:
         await self._notes.tell(request.event, {"by": f"uid:{os.getuid()}"})

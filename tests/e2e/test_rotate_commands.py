@@ -31,7 +31,8 @@ def knock(project: Project, token: str) -> int:
     """Show a token at treasury's door; tell the HTTP status."""
     request = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}
     headers = {**HEADERS, "Authorization": f"Bearer {token}"}
-    return httpx2.post(project.url("treasury"), json=request, headers=headers, timeout=60).status_code
+    answer = httpx2.post(project.url("treasury"), json=request, headers=headers, timeout=60)
+    return answer.status_code
 
 
 def rotations(project: Project, *names: str) -> list[Object]:

@@ -30,7 +30,7 @@ owner: me@example.com
 server: shop
 bands: [look]
 secrets:
-  TILL: {command: ["{project}/tell"], stdin: "env:PIN", timeout: 5s}
+  TILL: {command: ["{project}/tell"], stdin: "env:PIN", timeout: 60s}
   DOOR: age:{project}/shop.age?identity=file:{project}/age.key#DOOR
   ROOF: file:{project}/volume/roof?follow=true
 """

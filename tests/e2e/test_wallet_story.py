@@ -17,7 +17,7 @@ RECIPIENT = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 
 async def call(client: Client, tool: str, **arguments: object) -> Object:
     """Call a tool and read its JSON answer."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(90):
         result = await client.call_tool(tool, arguments)
     return cast("Object", json.loads(str(getattr(result.content[0], "text", ""))))
 
@@ -79,7 +79,7 @@ async def test_the_executors_policy_holds_before_a_signature(running: Project) -
 
 async def test_the_bootstrap_is_done_once(running: Project) -> None:
     """A second start keeps the wallet and the executor's token of the first."""
-    token = (running.state / "wallet" / "executor.token").read_bytes()
+    token = (running.state / "wallet-owner" / "executor.token").read_bytes()
     async with running.client("executor") as executor:
         first = await call(executor, "get_wallet_address", walletName="treasury", chain="ethereum")
 
@@ -89,5 +89,5 @@ async def test_the_bootstrap_is_done_once(running: Project) -> None:
     async with running.client("executor") as executor:
         second = await call(executor, "get_wallet_address", walletName="treasury", chain="ethereum")
     assert first == second
-    assert (running.state / "wallet" / "executor.token").read_bytes() == token
-    assert (running.state / "wallet" / "executor.token").stat().st_mode & 0o777 == 0o600
+    assert (running.state / "wallet-owner" / "executor.token").read_bytes() == token
+    assert (running.state / "wallet-owner" / "executor.token").stat().st_mode & 0o777 == 0o600

@@ -196,7 +196,7 @@ def test_concurrent_writers(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     lines = path.read_bytes().splitlines()
     assert len(lines) == 30
     assert find_break(lines) is None

@@ -75,9 +75,9 @@ async def _ask(visit: Visit) -> Response:
         "title": act.title.format(what=what),
         "consequence": act.consequence.format(what=what),
         "spans": SPANS,
-        "back": _back(visit.query("back")),
+        "back": back_to(visit.query("back")),
     }
-    return await pulse.show(visit, "act.html", _back(visit.query("back")), fields)
+    return await pulse.show(visit, "act.html", back_to(visit.query("back")), fields)
 
 
 async def _do(visit: Visit, form: Form) -> Response:
@@ -85,7 +85,7 @@ async def _do(visit: Visit, form: Form) -> Response:
     act, values = ACTS.get(name), _values(name, form)
     if act is None or values is None:
         return await visit.fail("There is no such thing to do.")
-    back = _back(form.get("back", ""))
+    back = back_to(form.get("back", ""))
     fields: dict[str, object] = {key: value for key, value in values.items() if value}
     op, _, choice = name.partition(".")
     if op == "rotation":
@@ -120,7 +120,7 @@ def _values(name: str, given: Mapping[str, str]) -> dict[str, str] | None:
     return values
 
 
-def _back(address: str) -> str:
+def back_to(address: str) -> str:
     """Take an address of ours to go to next, nobody else's."""
     fits = address in PAGES or (address.startswith("/roles/") and address.count("/") == 2)  # noqa: PLR2004  its two
     return address if fits and "\\" not in address else "/"

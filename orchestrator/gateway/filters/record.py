@@ -14,6 +14,14 @@ from typing import Final, Protocol, final
 from typing_extensions import override
 
 from orchestrator.audit.record import CallEvent, CallRecord, hash_arguments
+from orchestrator.audit.summary import (
+    NO_NAME,
+    keep_name,
+    name_client,
+    name_resource,
+    pick,
+    summarize,
+)
 from orchestrator.clock import Clock
 from orchestrator.errors import (
     AgentsError,
@@ -26,16 +34,13 @@ from orchestrator.errors import (
 from orchestrator.gateway.context import Exchange, Handler, Reply
 from orchestrator.gateway.log import get_log
 from orchestrator.gateway.replies import refuse, refuse_unexpected
-from orchestrator.model.names import SLUG_PATTERN, RoleName
+from orchestrator.model.names import SLUG_PATTERN, RoleName, ToolName
 from orchestrator.model.secret_formats import find_secret
 from orchestrator.protocol import mcp
+from orchestrator.protocol.mcp import ToolCall
 
 _ROLE: Final = re.compile(SLUG_PATTERN)
-# Stands for what is no name of ours: whoever wrote it may have put a token into its place.
-_NO_NAME: Final = "?"
-_NO_ROLE: Final = RoleName(_NO_NAME)
-# Short words with something between them; no key or token is.
-_WORDS: Final = re.compile(r"\$?[A-Za-z0-9]{1,31}(?:[_./-][A-Za-z0-9]{1,31}){0,7}")
+_NO_ROLE: Final = RoleName(NO_NAME)
 # Source: W3C Trace Context, traceparent; MCP 2026-07-28 for the same in `_meta`.
 _TRACE: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 # How a request ends that an instance or the gateway has answered.
@@ -192,40 +197,52 @@ class Record:
         if exchange.principal is not None:
             entry.agent, entry.token_id = exchange.principal.agent, exchange.principal.token_id
         if exchange.session is not None:
-            entry.session = exchange.session.key
+            entry.session = entry.run = exchange.session.key
+            entry.client = exchange.session.client
+        elif type(meta := exchange.params.get("_meta")) is dict:
+            entry.client = name_client(meta.get(mcp.CLIENT_INFO_KEY))
         entry.method = _method(exchange)
-        call, entry.kind = exchange.call, exchange.kind
-        if call is not None:
-            # A tool of the role's own, or what an agent took for one.
-            entry.tool = call.name if entry.kind is not None else _name(call.name)
-            if not exchange.arguments_sha256:
-                exchange.arguments_sha256 = hash_arguments(call.arguments)
-            entry.arguments_sha256 = exchange.arguments_sha256
+        entry.kind = exchange.kind
+        if exchange.call is not None:
+            _tell_call(entry, exchange, exchange.call)
+        elif exchange.method == "resources/read":
+            entry.resources = name_resource(exchange.params.get("uri"))
         if exchange.target is not None:
             entry.workload, entry.pid = exchange.target.ref.workload, exchange.target.ref.pid
         entry.rule, entry.attempt = exchange.rule, exchange.attempt
-        entry.trace_id = _trace_of(exchange)
+        entry.approval, entry.trace_id = exchange.approval, _trace_of(exchange)
+        entry.run = entry.run or entry.trace_id
         if reply is not None:
             entry.category, entry.code, entry.status = reply.category, reply.code, reply.status
             entry.duration_us = round((self._clock.monotonic() - exchange.started) * 1_000_000)
         return entry
 
 
+def _tell_call(entry: CallRecord, exchange: Exchange, call: ToolCall) -> None:
+    """Tell which tool is called, and what may be kept of its arguments."""
+    # A tool of the role's own, or what an agent took for one.
+    entry.tool = call.name if entry.kind is not None else keep_name(call.name)
+    if not exchange.arguments_sha256:
+        exchange.arguments_sha256 = hash_arguments(call.arguments)
+    entry.arguments_sha256 = exchange.arguments_sha256
+    if entry.kind is None or exchange.place is None:
+        return
+    names = exchange.place.policy.policy.identifies.get(ToolName(call.name))
+    if names:
+        entry.resources = pick(call.arguments, names)
+    entry.summary = summarize(call.arguments)
+
+
 def _method(exchange: Exchange) -> str:
     if exchange.method in mcp.SERVED[exchange.era]:
         return exchange.method
     if exchange.method:
-        return _name(exchange.method)
-    return "" if exchange.head.method == "POST" else _name(exchange.head.method)
+        return keep_name(exchange.method)
+    return "" if exchange.head.method == "POST" else keep_name(exchange.head.method)
 
 
 def _is_role(text: str) -> bool:
     return _ROLE.fullmatch(text) is not None and not find_secret(text.encode())
-
-
-def _name(text: str) -> str:
-    """Keep what somebody wrote as a name if it looks like one."""
-    return text if _WORDS.fullmatch(text) and not find_secret(text.encode()) else _NO_NAME
 
 
 def _trace_of(exchange: Exchange) -> str:

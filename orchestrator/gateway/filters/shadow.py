@@ -1,13 +1,16 @@
 """Calls that are recorded and not made: an operator looks at what an agent would do."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Final, final
 
+from orchestrator.approvals.receipt import PLACE, write_receipt
 from orchestrator.audit.record import hash_arguments
+from orchestrator.audit.summary import pick, summarize
 from orchestrator.clock import Clock
 from orchestrator.errors import RecordUnavailableError, ShadowedError
 from orchestrator.gateway.context import Exchange, Handler, Reply
 from orchestrator.guards.index import Guards
+from orchestrator.model.base import JsonObject
 from orchestrator.model.guards import OF_FILE, OF_OPERATOR
 from orchestrator.model.names import ToolName
 from orchestrator.model.notes import Notes
@@ -63,11 +66,12 @@ class Shadow:
     async def _record(self, exchange: Exchange, origin: str) -> Reply:
         if self._notes is None:
             raise RecordUnavailableError("There is no record of calls that are not made")
-        call, principal = exchange.call, exchange.principal
-        if call is None or principal is None:
+        call, principal, place = exchange.call, exchange.principal, exchange.place
+        if call is None or principal is None or place is None:
             raise AssertionError("authorized before")
         if not exchange.arguments_sha256:
             exchange.arguments_sha256 = hash_arguments(call.arguments)
+        tool, policy = ToolName(call.name), place.route.policy
         told = {
             "role": exchange.role,
             "agent": principal.agent,
@@ -79,7 +83,24 @@ class Shadow:
             "policy": exchange.policy_revision,
             "run": "" if exchange.session is None else exchange.session.key,
             "origin": origin,
+            "summary": _summary(call.arguments, policy.identifies.get(tool, ())),
+            "receipt": _receipt(policy.receipts.get(tool, ""), call.arguments),
         }
         await self._notes.tell(EVENT, {name: text for name, text in told.items() if text})
         exchange.rule = "shadow"
         raise ShadowedError(_SENTENCE)
+
+
+def _summary(arguments: JsonObject | None, names: Sequence[str]) -> str:
+    """Tell what may be kept of the arguments, in one line."""
+    told = {**summarize(arguments), **pick(arguments, names)}
+    return ", ".join(f"{name}: {text}" for name, text in told.items())
+
+
+def _receipt(template: str, arguments: JsonObject | None) -> str:
+    """Tell what would have happened, by nothing but the arguments that the server file names."""
+    if not template or not arguments:
+        return ""
+    names = {match[1].partition(".")[0] for match in PLACE.finditer(template)}
+    named = {name: value for name, value in arguments.items() if name in names}
+    return write_receipt(template, named).text

@@ -49,6 +49,8 @@ class OwnEngine:
         with log.open("ab") as output:
             self._running = running = subprocess.Popen(
                 [
+                    # An engine without a bridge removes the bridge of the one that has one.
+                    "unshare", "--net",
                     "dockerd", f"--host=unix://{self.socket}", f"--data-root={self.place / 'data'}",
                     f"--exec-root={self.place / 'exec'}", f"--pidfile={self.place / 'pid'}",
                     f"--cgroup-parent=/{self.name}", "--bridge=none", "--iptables=false",

@@ -119,8 +119,9 @@ def learn(
     exchange.method, exchange.request_id = "tools/call", 1
     exchange.call, exchange.kind = ToolCall("send", arguments), kind
     exchange.params = {"name": "send", "arguments": arguments or {}}
-    exchange.session = cast("Session", SimpleNamespace(key="0123456789abcdef"))
-    policy = SimpleNamespace(revision="ba9876543210")
+    exchange.session = cast("Session", SimpleNamespace(key="0123456789abcdef", client="cli/1"))
+    names = SimpleNamespace(identifies={"send": ("to",)})
+    policy = SimpleNamespace(revision="ba9876543210", policy=names)
     exchange.place = cast("Place", SimpleNamespace(policy=policy))
 
 
@@ -157,16 +158,20 @@ async def test_a_read_leaves_one_line(desk: Desk) -> None:
         "agent": "alice",
         "arguments_sha256": hash_arguments(arguments),
         "class": "READ",
+        "client": "cli/1",
         "event": "outcome",
         "method": "tools/call",
         "outcome": "ok",
         "pid": 42,
         "policy": "ba9876543210",
         "request": exchange.id,
+        "resources": {"to": "0x1"},
         "role": "treasury",
+        "run": "0123456789abcdef",
         "seq": 3,
         "session": "0123456789abcdef",
         "status": 200,
+        "summary": {"amount": "integer", "to": "text(3)"},
         "token": "t1",
         "tool": "send",
         "trace": TRACE,
@@ -413,7 +418,7 @@ async def test_a_call_that_is_interrupted_while_it_is_announced_is_not_made(desk
 
     with anyio.fail_after(30):
         assert (await desk.ask(then)).status == 401
-        await asyncio.wait_for(desk.log._open().journal.durable(), 5)
+        await asyncio.wait_for(desk.log._open().journal.durable(), 30)
     assert [line["event"] for line in desk.lines()] == ["intent", "outcome"]
     assert desk.lines()[1]["code"] == "token.revoked"
 

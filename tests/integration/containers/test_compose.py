@@ -244,7 +244,7 @@ async def test_a_secret_is_replaced_without_a_failed_call(stack: Stack) -> None:
     before = stack.container("executor-wallet")
     files = stack.root / "compose" / "secrets" / stack.name
     old = max(int(path.suffix[2:]) for path in (files / "executor-wallet").iterdir())
-    (files / "state" / "wallet" / "executor.token").unlink()
+    (files / "state" / "wallet-owner" / "executor.token").unlink()
     done = threading.Event()
     outcome: list[subprocess.CompletedProcess[str]] = []
 
@@ -286,7 +286,7 @@ def test_a_server_that_does_not_start_with_its_new_secrets_changes_nothing(stack
     known = variable.read_text() if variable.exists() else ""
     files = stack.root / "compose" / "secrets" / stack.name
     kept = {path.name for path in (files / "executor-wallet").iterdir()}
-    (files / "state" / "wallet" / "executor.token").unlink()
+    (files / "state" / "wallet-owner" / "executor.token").unlink()
     good = stack.file.read_text()
     body = cast("dict[str, dict[str, Object]]", yaml.safe_load(good))
     body["services"]["executor-wallet"]["command"] = ["sh", "-c", "exit 3"]
@@ -353,7 +353,7 @@ def test_a_generation_that_compose_would_not_see_is_refused(stack: Stack) -> Non
     current = max(
         int(path.suffix[2:]) for path in (files / stack.name / "executor-wallet").iterdir()
     )
-    token = files / stack.name / "state" / "wallet" / "executor.token"
+    token = files / stack.name / "state" / "wallet-owner" / "executor.token"
     token.unlink()
     stack.env["BANDMASTER_EXECUTOR_GENERATION"] = str(current)
     try:
@@ -398,10 +398,79 @@ def test_one_role_alone_and_nothing_left(engine: object, images: object) -> None
         assert alone.left() == []
 
 
-def test_a_port_that_is_taken_is_named(engine: object, images: object) -> None:
-    """The port of a stranger is an error that names it, and the stranger keeps it."""
+# Asks the proxy for the way to each place; tells its answer, and what came through the tunnel.
+THROUGH: Final = """
+import os, socket, sys
+from urllib.parse import urlsplit
+proxy = urlsplit(os.environ["HTTPS_PROXY"])
+for place in sys.argv[1:]:
+    with socket.create_connection((proxy.hostname, proxy.port), 30) as way:
+        way.sendall(f"CONNECT {place} HTTP/1.1\\r\\nHost: {place}\\r\\n\\r\\n".encode())
+        reply = way.makefile("rb")
+        status = reply.readline().split()[1].decode()
+        while reply.readline().strip():
+            pass
+        came = ""
+        if status == "200":
+            way.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+            came = reply.readline().decode().strip()
+        print(place, status, came)
+"""
+
+
+def test_a_role_with_a_way_out_reaches_what_it_lists_and_nothing_else(
+    engine: object, images: object
+) -> None:
+    """Through its proxy a server gets to a listed host; not to others, not inside, not directly."""
+    listed = "egress: [api.example.com:8443, inside.example.com:8080]\n"
     with made(engine, images, "monitoring.yaml", "gateway-monitoring") as alone:
+        ours = alone.run("docker", "inspect", "-f", "{{.Id}}", "bandmaster:test").strip()
+        _ = (alone.root / "agents.yaml").write_text(f"docker: {{image: '{ours}'}}\n")
+        for role in TOOLS:  # they share files, so all of them run in the same way
+            path, more = alone.root / "roles" / f"{role}.yaml", "runtime: container\n"
+            more += listed if role == "monitoring" else ""
+            _ = path.write_text(path.read_text() + more)
+        _ = alone.run(AGENTS, "render", "compose", "monitoring")
+        body = cast("dict[str, dict[str, Object]]", yaml.safe_load(alone.file.read_text()))
+        # The internet: one machine with two names, at an address that is nobody's private one.
+        net = f"11.{secrets.randbelow(250)}.{secrets.randbelow(250)}"
+        body["networks"]["outside"] = {"ipam": {"config": [{"subnet": f"{net}.0/24"}]}}
+        body["services"]["internet"] = {
+            "image": "bandmaster-wallet:test",
+            "entrypoint": ["python3", "-m", "http.server", "8443", "--directory", "/tmp"],  # noqa: S108
+            "networks": {"outside": {"aliases": ["api.example.com", "other.example.com"]}},
+            "stop_grace_period": "0s",
+        }
+        # A listed name that leads to something private: the server itself.
+        name = {"role-monitoring": {"aliases": ["inside.example.com"]}}
+        body["services"]["monitoring-wallet"]["networks"] = name
+        _ = alone.file.write_text(yaml.safe_dump(body))
+        alone.up()
+        places = ("api.example.com:8443", "other.example.com:8443", "api.example.com:443",
+                  "inside.example.com:8080", f"{net}.2:8443")  # fmt: skip
+        words = ("exec", "-T", "monitoring-wallet", "python3", "-I", "-c")
+        told = alone.compose(*words, THROUGH, *places)
+        assert told.splitlines() == [
+            "api.example.com:8443 200 HTTP/1.0 200 OK",
+            *(f"{place} 403 " for place in places[1:]),
+        ]
+        internet = alone.compose("exec", "-T", "internet", "hostname", "-i").strip()
+        direct = f"import socket; socket.create_connection(({internet!r}, 8443), 2)"
+        done = alone.try_("docker", "compose", "-f", str(alone.file), *words, direct)
+        assert done.returncode != 0
+        assert "Error" in done.stderr
+
+
+def test_a_port_that_is_taken_is_named(engine: object, images: object) -> None:
+    """It is told before anything starts, with the cure; who has it keeps it."""
+    with made(engine, images, "monitoring.yaml", "gateway-monitoring") as alone:
+        words = (AGENTS, "rotate", "--compose", str(alone.file))
         with socket.create_server(("127.0.0.1", alone.port)):
+            told = alone.try_(*words)
             done = alone.try_("docker", "compose", "-f", str(alone.file), "up", "-d", "--wait")
+        assert told.returncode == 0
+        assert f"Another program has 127.0.0.1:{alone.port}" in told.stderr
+        assert "MONITORING_PORT=PORT" in told.stderr
         assert done.returncode != 0
         assert str(alone.port) in done.stderr
+        assert "Another program" not in alone.try_(*words).stderr

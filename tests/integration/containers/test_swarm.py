@@ -36,7 +36,7 @@ LONGEST: Final = 240
 Object = dict[str, object]
 
 
-def run(*words: str | Path, text: str = "", cwd: Path | None = None) -> str:
+def run(*words: str | Path, text: str = "", env: dict[str, str] | None = None) -> str:
     """Run a program that has to succeed."""
     done = subprocess.run(
         [str(word) for word in words],
@@ -45,7 +45,7 @@ def run(*words: str | Path, text: str = "", cwd: Path | None = None) -> str:
         text=True,
         timeout=LONGEST,
         check=False,
-        cwd=cwd,
+        env=env,
     )
     assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
     return done.stdout.strip()
@@ -89,10 +89,18 @@ class Swarm:
         return digest.replace("127.0.0.1", HOST)
 
     def write_project(self) -> None:
-        """Write two roles of the wallet, one with a secret, that keep nothing."""
+        """Write two roles of the wallet, one with a secret, that keep nothing, and one as it is."""
         servers = self.folder / "roles" / "servers"
         servers.mkdir(parents=True)
-        stock = cast("Object", yaml.safe_load((ROOT / "roles/servers/wallet.yaml").read_text()))
+        text = (ROOT / "roles/servers/wallet.yaml").read_text()
+        whole = cast("Object", yaml.safe_load(text)) | {"server": "signer"}
+        cast("Object", whole["container"])["image"] = self.images["bandmaster-wallet"]
+        _ = (servers / "signer.yaml").write_text(yaml.safe_dump(whole))
+        signs = cast("Object", yaml.safe_load((ROOT / "roles/executor.yaml").read_text()))
+        _ = (self.folder / "roles/executor.yaml").write_text(
+            yaml.safe_dump({**signs, "server": "signer"})
+        )
+        stock = cast("Object", yaml.safe_load(text))
         cast("Object", stock["launch"])["env"] = {"WALLETSERVER_LEDGER": "/tmp/ledger.sqlite3"}  # noqa: S108  inside
         stock["container"] = {
             "image": self.images["bandmaster-wallet"],
@@ -112,14 +120,27 @@ class Swarm:
         _ = self.docker("secret", "create", name, "-", text=CANARY)
         return name
 
-    def deploy(self, *words: str) -> None:
-        """Render the stack and deploy it; returns when every service is as it says."""
+    def render(self, *words: str) -> Path:
+        """Render the stack; many a machine for tests has no IPsec. Give the directory."""
         out = self.folder / "swarm"
         image = ("--name", "lab", "--image", self.images["bandmaster"])
-        _ = agents("render", "swarm", "--project", self.folder, "--out", out, *image, *words)
+        opened = ("--publish", str(GATEWAY[1]), "--unencrypted")
+        words = (*image, *opened, *words)
+        _ = agents("render", "swarm", "--project", self.folder, "--out", out, *words)
+        return out
+
+    def do_once(self) -> None:
+        """Hand the swarm what has to be made once."""
+        script = self.render() / "once" / "signer.sh"
+        place = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        host = {"DOCKER_HOST": f"unix://{PLACE}/a/sock", "HOME": str(self.folder)}
+        _ = run("sh", script, self.folder, STACK, env={**place, **host})
+
+    def deploy(self, *words: str) -> None:
+        """Render the stack and deploy it; returns when every service is as it says."""
         _ = self.docker(
             *("stack", "deploy", "--detach=false", "--resolve-image", "never"),
-            *("-c", out / "stack.yaml", STACK),
+            *("-c", self.render(*words) / "stack.yaml", STACK),
         )
 
     def container(self, service: str, node: str = "a") -> str:
@@ -151,8 +172,10 @@ class Swarm:
 class Calls:
     """A caller who calls again and again, and keeps what went wrong."""
 
-    def __init__(self, role: str, token: str) -> None:
-        """Prepare."""
+    def __init__(self, role: str, token: str, tool: str = "get_price", **said: str) -> None:
+        """Prepare; the price of something is asked for unless it is said otherwise."""
+        self.tool = tool
+        self.said = said or {"symbol": "ETH"}
         self.role = role
         self.token = token
         self.answered = 0
@@ -167,7 +190,7 @@ class Calls:
             "io.modelcontextprotocol/clientInfo": {"name": "tests", "version": "1"},
             "io.modelcontextprotocol/clientCapabilities": {},
         }
-        params = {"name": "get_price", "arguments": {"symbol": "ETH"}, "_meta": meta}
+        params = {"name": self.tool, "arguments": self.said, "_meta": meta}
         body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
         connection = http.client.HTTPConnection(*GATEWAY, timeout=LONGEST)
         try:
@@ -182,7 +205,7 @@ class Calls:
                     "accept": "application/json, text/event-stream",
                     "mcp-protocol-version": "2026-07-28",
                     "mcp-method": "tools/call",
-                    "mcp-name": "get_price",
+                    "mcp-name": self.tool,
                 },
             )
             answer = connection.getresponse()
@@ -191,7 +214,8 @@ class Calls:
             return repr(error)
         finally:
             connection.close()
-        is_good = answer.status == http.HTTPStatus.OK and '"symbol"' in text
+        is_good = answer.status == http.HTTPStatus.OK and '"structuredContent"' in text
+        is_good = is_good and '"isError":true' not in text
         return "" if is_good else f"{answer.status} {text}"
 
     def run(self) -> None:
@@ -262,7 +286,7 @@ def registry(folder: Path) -> Generator[int]:
 
 @pytest.fixture(scope="module")
 def swarm(images: dict[str, str]) -> Generator[Swarm]:
-    """Deploy two roles on two nodes."""
+    """Deploy three roles on two nodes."""
     assert images.keys() >= set(IMAGES)
     if reason := missing():
         if os.environ.get("BANDMASTER_TEST_ALL"):
@@ -282,8 +306,11 @@ def swarm(images: dict[str, str]) -> Generator[Swarm]:
                 _ = made.docker("swarm", "init", *words, "--dispatcher-heartbeat", "2s")
                 ticket = made.docker("swarm", "join-token", "-q", "worker")
                 _ = made.docker("swarm", "join", "--token", ticket, f"{address}:2377", node="b")
-                _ = made.docker("node", "update", "--label-add", "agents.gateway=true", "bmlab-a")
+                for label in ("gateway", "kept-wallet"):
+                    words = ("--label-add", f"agents.{label}=true", "bmlab-a")
+                    _ = made.docker("node", "update", *words)
                 _ = made.give_secret(1)
+                made.do_once()
                 made.deploy()
                 yield made
         finally:
@@ -310,6 +337,15 @@ def test_a_rendered_stack_serves(swarm: Swarm) -> None:
     text = told(swarm, kinds)
     assert "treasury-wallet-g1-WALLETSUITE_PASSPHRASE" in text
     assert CANARY not in text
+
+
+def test_what_was_made_once_is_handed_to_the_swarm(swarm: Swarm) -> None:
+    """The wallet that `agents up` made on this machine signs in the swarm, with its own token."""
+    wanted = {"walletName": "treasury", "chain": "ethereum"}
+    calls = Calls("executor", swarm.token("executor"), "get_wallet_address", **wanted)
+    assert not calls.call()
+    (made,) = (swarm.folder / ".agents").rglob("executor.token")
+    assert made.read_text().strip() not in told(swarm, [("ps", "-aq"), ("service", "ls", "-q")])
 
 
 def test_another_generation_begins_before_the_old_one_ends(swarm: Swarm) -> None:

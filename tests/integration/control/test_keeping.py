@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.parametrize("kind", ["process", "container"])
 
-QUICK_PROBE = {"every": "100ms", "patience": "100ms", "misses": 2}
+QUICK_PROBE = {"every": "100ms", "patience": "500ms", "misses": 2}
 
 
 async def test_start_to_traffic(project: Project) -> None:
@@ -285,9 +285,7 @@ async def test_a_stopped_server_is_replaced(project: Project, alive: Callable[[i
 async def test_a_busy_server_is_left_alone(project: Project) -> None:
     """A server that computes for longer than any patience keeps its process and its call."""
     async with project.control() as control:
-        # A container has half a processor, and is seen at work only while it has its turn.
-        probe = {**QUICK_PROBE, "patience": "300ms"}
-        pid = await control.start(project.spec("--tools", "echo", probe=probe))
+        pid = await control.start(project.spec("--tools", "echo", probe=QUICK_PROBE))
         reply = await call(control, "spin", {"seconds": "3"}, seconds=60)
         assert reply == '{"seconds": "3"}'
         assert (control.pid(), control.role().restarts) == (pid, 0)

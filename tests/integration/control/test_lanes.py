@@ -136,7 +136,7 @@ async def test_a_lane_comes_back(project: Project) -> None:
 
 async def test_a_stopped_lane_is_replaced(project: Project) -> None:
     """A lane that is alive and answers nothing is found and replaced like any process."""
-    quick = {"every": "100ms", "patience": "100ms", "misses": 2}
+    quick = {"every": "100ms", "patience": "500ms", "misses": 2}
     async with project.control() as control:
         _ = await control.start(project.spec("--era", "both", era="auto", probe=quick))
         control.reconciler.note_wanted(READER, "legacy", "")

@@ -49,7 +49,7 @@ issuers:
     kind: walletsuite
     wallet: treasury
     overlap: true
-    secrets: {WALLETSUITE_PASSPHRASE: "file:{state}/wallet/passphrase"}
+    secrets: {WALLETSUITE_PASSPHRASE: "file:{state}/wallet-owner/passphrase"}
 """
 
 
@@ -59,7 +59,7 @@ def write_project(root: Path) -> None:
     (root / "agents.yaml").write_text(SETTINGS)
     path = root / "roles" / "executor.yaml"
     text = path.read_text().replace(
-        "MPC_AGENT_TOKEN: file:{state}/wallet/executor.token", 'MPC_AGENT_TOKEN: "issued:"'
+        "MPC_AGENT_TOKEN: file:{state}/wallet-owner/executor.token", 'MPC_AGENT_TOKEN: "issued:"'
     )
     path.write_text(text + "rotation: {upstream: {issuer: wallet}}\n")
 

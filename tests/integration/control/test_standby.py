@@ -21,9 +21,9 @@ pytestmark = pytest.mark.parametrize("kind", ["process", "container"])
 READER = RoleName("reader")
 QUICK_PROBE: dict[str, object] = {
     "every": "100ms",
-    "patience": "100ms",
+    "patience": "500ms",
     "misses": 2,
-    "startup": "5s",
+    "startup": "8s",
 }
 
 

@@ -48,7 +48,7 @@ class Place:
 
     def speak(self, pieces: list[bytes]) -> bytes:
         """Send bytes on a connection of their own; tell what comes back until its end."""
-        with socket.create_connection(("127.0.0.1", self.rig.port), timeout=10) as stream:
+        with socket.create_connection(("127.0.0.1", self.rig.port), timeout=60) as stream:
             told = b""
             try:
                 for piece in pieces:
@@ -78,7 +78,7 @@ class Place:
             "accept: application/json, text/event-stream\r\ncontent-type: application/json\r\n"
             f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n"
         )
-        with socket.create_connection(("127.0.0.1", self.rig.port), timeout=10) as stream:
+        with socket.create_connection(("127.0.0.1", self.rig.port), timeout=60) as stream:
             stream.sendall(head.encode() + body)
             told = b""
             while data := stream.recv(65536):
@@ -97,7 +97,7 @@ def opened(open_rig: OpenRig) -> Generator[Place]:
     with (
         capture_logs() as logs,
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(open_rig(PINGING, seconds=240)) as rig,
+        portal.wrap_async_context_manager(open_rig(PINGING, seconds=600)) as rig,
     ):
 
         async def prepare() -> tuple[Instance, str]:

@@ -39,6 +39,11 @@ def whole() -> CallRecord:
         pid=7,
         arguments_sha256="00",
         trace_id="ff",
+        client="cli/1.0",
+        run="s2",
+        approval="a1",
+        resources={"to": "0x1"},
+        summary={"to": "text(3)"},
     )
 
 

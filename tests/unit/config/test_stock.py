@@ -59,8 +59,8 @@ def test_only_the_role_that_signs_has_secrets(project: Project) -> None:
     assert {name for name, role in project.roles.items() if role.secrets} == {"executor"}
     secrets = project.roles[RoleName("executor")].secrets
     assert {name: str(reference) for name, reference in secrets.items()} == {
-        "MPC_AGENT_TOKEN": "file:{state}/wallet/executor.token",
-        "WALLETSUITE_PASSPHRASE": "file:{state}/wallet/passphrase",
+        "MPC_AGENT_TOKEN": "file:{state}/wallet-owner/executor.token",
+        "WALLETSUITE_PASSPHRASE": "file:{state}/wallet-owner/passphrase",
     }
 
 

@@ -97,8 +97,8 @@ def test_only_the_one_that_signs_has_secrets(checked: Checked) -> None:
         "monitoring": {},
         "treasury": {},
         "executor": {
-            "MPC_AGENT_TOKEN": f"file:{state}/wallet/executor.token",
-            "WALLETSUITE_PASSPHRASE": f"file:{state}/wallet/passphrase",
+            "MPC_AGENT_TOKEN": f"file:{state}/wallet-owner/executor.token",
+            "WALLETSUITE_PASSPHRASE": f"file:{state}/wallet-owner/passphrase",
         },
     }
     assert checked.variables == frozenset()
@@ -121,14 +121,17 @@ def test_the_bootstrap_is_filled_in(checked: Checked) -> None:
         **baseline(root, "bootstrap-wallet"),
         "MCP_BANDS": "read,prepare,sign",
         "MPC_AUTH_MODE": "owner",
-        "WALLETSERVER_TOKEN_FILE": f"{state}/wallet/executor.token",
+        "WALLETSERVER_TOKEN_FILE": f"{state}/wallet-owner/executor.token",
     }
     assert {name: str(ref) for name, ref in bootstrap.spec.secrets.items()} == {
-        "WALLETSUITE_PASSPHRASE": f"file:{state}/wallet/passphrase"
+        "WALLETSUITE_PASSPHRASE": f"file:{state}/wallet-owner/passphrase"
     }
-    assert bootstrap.generate == {f"{state}/wallet/passphrase": 32}
-    assert bootstrap.produces == (f"{state}/wallet/executor.token",)
-    assert bootstrap.files == {f"{state}/wallet/passphrase", f"{state}/wallet/executor.token"}
+    assert bootstrap.generate == {f"{state}/wallet-owner/passphrase": 32}
+    assert bootstrap.produces == (f"{state}/wallet-owner/executor.token",)
+    assert bootstrap.files == {
+        f"{state}/wallet-owner/passphrase",
+        f"{state}/wallet-owner/executor.token",
+    }
     assert [call.tool for call in bootstrap.calls] == [
         "create_wallet",
         "create_custom_policy",
@@ -143,12 +146,12 @@ def test_no_value_of_a_secret_is_anywhere(root: Path, monkeypatch: pytest.Monkey
     (root / "roles").mkdir()
     (root / "roles/servers").symlink_to(CHECKOUT / "roles/servers")
     text = (CHECKOUT / "roles/executor.yaml").read_text()
-    text = re.sub(r"file:\{state\}/wallet/passphrase", "env:PASSPHRASE", text)
+    text = re.sub(r"file:\{state\}/wallet-owner/passphrase", "env:PASSPHRASE", text)
     _ = (root / "roles/executor.yaml").write_text(text)
     (root / ".env").write_text(f"PASSPHRASE={canary}\n")
     (root / ".env").chmod(0o600)
-    (root / ".agents/wallet").mkdir(parents=True)
-    (root / ".agents/wallet/passphrase").write_text(canary)
+    (root / ".agents/wallet-owner").mkdir(parents=True)
+    (root / ".agents/wallet-owner/passphrase").write_text(canary)
     monkeypatch.setenv("PASSPHRASE", canary)
     checked = check_project(root, None, ())
     assert checked.variables == {"PASSPHRASE"}
@@ -295,7 +298,7 @@ def write_issued(root: Path, reference: str, rotation: str) -> Desired:
     (root / "roles").mkdir()
     (root / "roles/servers").symlink_to(CHECKOUT / "roles/servers")
     text = (CHECKOUT / "roles/executor.yaml").read_text()
-    text = text.replace("file:{state}/wallet/executor.token", f"'{reference}'")
+    text = text.replace("file:{state}/wallet-owner/executor.token", f"'{reference}'")
     _ = (root / "roles/executor.yaml").write_text(f"{text}\n{rotation}\n")
     _ = (root / "agents.yaml").write_text(WALLET)
     checked = check_project(root, None, ())

@@ -193,6 +193,14 @@ def test_a_server_that_works_is_not_silent() -> None:
     assert (silence, wedged) == (Silence(0, 0.0, 6.0), False)
 
 
+def test_a_server_that_waits_for_the_processor_is_not_silent() -> None:
+    """On a machine with too much to do a server that would answer is not taken for wedged."""
+    silence, wedged = after_silence(Silence(misses=2), QUIET, PROBE, now=20, worked=0.0, waits=True)
+    assert (silence.misses, wedged) == (0, False)
+    late = Silence(misses=2, busy_since=20 - BUSY_SECONDS)
+    assert after_silence(late, QUIET, PROBE, now=20, worked=0.0, waits=True)[1]
+
+
 def test_a_tick_is_no_work() -> None:
     """What a clock's tick may add to an idle process is no use of the processor."""
     silence, _ = after_silence(Silence(worked=5.0), QUIET, PROBE, now=20, worked=5.01)

@@ -98,4 +98,4 @@ def test_many_mistakes_at_once() -> None:
     arguments: JsonObject = {"chain": "bnb", "list": ones}
     begun = time.process_time()
     assert rule.explain(arguments) == '`list[0]` must be of type "string"'
-    assert time.process_time() - begun < 0.2  # 1.5 s, if all were made
+    assert time.process_time() - begun < 0.7  # 1.5 s and more, if all were made

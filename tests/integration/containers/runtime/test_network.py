@@ -101,10 +101,14 @@ async def test_a_network_that_somebody_else_has(boxes: Boxes, client: Callable[.
 
 
 async def test_what_is_listed_and_nothing_else(
-    boxes: Boxes, outside: int, own_addresses: list[str], elsewhere: Elsewhere
+    boxes: Boxes,
+    outside: int,
+    own_addresses: list[str],
+    elsewhere: Elsewhere,
+    images: dict[str, str],
 ) -> None:
     """Through its proxy a server reaches what its role lists; the proxy comes back when it ends."""
-    image = _own_image()
+    image = images["bandmaster"]
     allowed = f"{elsewhere.address}:{elsewhere.port}"
     spec = boxes.spec(
         "boxed_http.py", "--socket", "{socket}", http={"listen": "socket", "path": "/mcp"},
@@ -195,15 +199,3 @@ async def _until_through(boxes: Boxes, process: Process, here: JsonObject) -> No
 async def _follow(runtime: DockerRuntime, seen: anyio.Event) -> None:
     async for _ in runtime.exits():
         seen.set()
-
-
-def _own_image() -> str:
-    name = "bandmaster:test"
-    done = subprocess.run(
-        ["docker", "inspect", "-f", "{{.Id}}", name], check=False, capture_output=True, text=True
-    )
-    if done.returncode:
-        if os.environ.get("BANDMASTER_TEST_ALL"):
-            pytest.fail("scripts/images has not built bandmaster:test")
-        pytest.skip("scripts/images has not built bandmaster:test")
-    return done.stdout.strip()

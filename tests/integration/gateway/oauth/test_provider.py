@@ -79,7 +79,7 @@ async def connected(
     url: str, provider: OAuthClientProvider, mode: str = "auto"
 ) -> AsyncGenerator[Client]:
     """Connect the official client, which knows nothing but the address and its own credentials."""
-    http = httpx2.AsyncClient(auth=provider, timeout=20)
+    http = httpx2.AsyncClient(auth=provider, timeout=60)
     transport = streamable_http_client(url, http_client=http)
     async with http, Client(transport, mode=mode, cache=None) as client:
         yield client
@@ -88,7 +88,7 @@ async def connected(
 async def token_of(site: Site, real: RealProvider, role: str) -> str:
     """Get an access token by hand."""
     form = {"grant_type": "client_credentials", "resource": site.url(role), "scope": SCOPE}
-    async with httpx2.AsyncClient(auth=("alice", SECRET)) as http:
+    async with httpx2.AsyncClient(auth=("alice", SECRET), timeout=60) as http:
         told = await http.post(f"{real.issuer}/token", data=form)
     assert told.status_code == 200, told.text
     return str(cast("dict[str, object]", told.json())["access_token"])

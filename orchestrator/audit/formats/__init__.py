@@ -1,0 +1,1 @@
+"""The record as other programs want to read it: one line in, one line out."""
