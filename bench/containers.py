@@ -1,6 +1,6 @@
 """What containers cost: the time until one is back after `docker kill`, and the time of a call.
 
-    python bench/containers.py [--runs 9] [--calls 4000]
+    python -m bench.containers [--runs 9] [--calls 4000]
 
 `back` is the time from the kill to the next successful call through the gateway; `own start` is
 what the same container needs by itself: made, started, launched, and its first call answered. A
@@ -26,6 +26,7 @@ import anyio
 import httpx2
 import orjson
 
+from bench.rig import agents
 from orchestrator.control.desired import SYSTEM_PATH
 from orchestrator.model.base import Json
 from orchestrator.model.workload import WorkloadSpec
@@ -42,7 +43,6 @@ from orchestrator.runtimes.wire import open_wire
 ROOT: Final = Path(__file__).resolve().parents[1]
 SERVER: Final = str(ROOT / "tests" / "servers" / "scripted.py")
 SOCKET: Final = "/var/run/docker.sock"
-AGENTS: Final = str(Path(sys.executable).with_name("agents"))
 ALLOWED_SECONDS: Final = 0.2
 ALLOWED_RATIO: Final = 1.2
 FILES: Final = {
@@ -156,14 +156,6 @@ async def of_runtimes(root: Path, image: str, runs: int, calls: int) -> tuple[fl
         await engine.shutdown(a_spec("", "x", root).stop.grace)
     medians = {kind: tell(f"a call, {kind}", found, 1e6, "us") for kind, found in times.items()}
     return own, medians["container"] / medians["process"]
-
-
-def agents(root: Path, *words: str) -> str:
-    """Run `agents` in a project."""
-    done = subprocess.run([AGENTS, *words], cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stdout + done.stderr)
-    return done.stdout
 
 
 def role_of(root: Path) -> dict[str, object]:

@@ -74,6 +74,7 @@ AgentsError                      code `internal`, exit status 1
     ├── IncidentUnknownError
     ├── RecordUnavailableError
     ├── OutcomeUnrecordedError
+    ├── RecordChangedError       13
     ├── NotRunningError
     └── ControlUnavailableError
 
@@ -777,6 +778,14 @@ class OutcomeUnrecordedError(StateError):
     """A call was made, and how it ended cannot be recorded, so it is not told."""
 
     code = "audit.unrecorded"
+
+
+@final
+class RecordChangedError(StateError):
+    """The record is not as it was written."""
+
+    code = "audit.changed"
+    exit_code = 13
 
 
 @final

@@ -407,7 +407,7 @@ class Browser:
 
     def wait(self, question: Callable[[], bool]) -> None:
         """Wait for something that the page does by itself."""
-        end = time.monotonic() + LONGEST
+        end = time.monotonic() + LONGEST / 2
         while True:
             # A page that is just being replaced has no parts.
             with suppress(WebDriverException):

@@ -118,10 +118,13 @@ class ApprovalDesk:
         require_short(wish)
         now = self._clock.now()
         found = self._store.answering(wish.asked, now)
+        if found is not None and found.state != "pending":
+            return found, False, None
+        grants = self._store.granting(wish.asked, now) if wish.demand.quorum == 1 else []
+        if grants:
+            return grants[0], False, None
         if found is not None:
             return found, False, None
-        for grant in self._store.granting(wish.asked, now) if wish.demand.quorum == 1 else ():
-            return grant, False, None
         asked = wish.asked
         if self._store.count_pending(asked.role, asked.agent, now) >= MOST_PENDING:
             return None, False, None

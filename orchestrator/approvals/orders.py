@@ -114,20 +114,20 @@ class ApprovalOrders:
             case GrantRequest():
                 return self._tell_grant(await self._grant(request))
             case GrantEndRequest():
-                person = await self._people.who(request.ticket)
+                person = self._people.who(request.ticket)
                 ended = await self._desk.end_grant(request.id, person.name, request.reason)
                 return self._tell_grant(ended)
             case ApproversRequest():
-                return await self._tell_approvers()
+                return self._tell_approvers()
             case ApproverAddRequest():
-                person = await self._people.who(request.ticket)
+                person = self._people.who(request.ticket)
                 new = Approver(
                     request.name, request.subject, request.roles, self._clock.now(), person.name
                 )
                 await self._people.add(new, request.passphrase)
                 return describe_approver(new)
             case ApproverRemoveRequest():
-                person = await self._people.who(request.ticket)
+                person = self._people.who(request.ticket)
                 return describe_approver(await self._people.remove(request.name, person.name))
             case ApproverLoginRequest():
                 ticket = await self._people.log_in(request.name, request.passphrase)
@@ -141,8 +141,8 @@ class ApprovalOrders:
     def _tell_grant(self, grant: Grant) -> JsonObject:
         return describe_grant(grant, self._clock.now(), self._policies.revision(grant.role))
 
-    async def _tell_approvers(self) -> JsonObject:
-        approvers = await self._people.every()
+    def _tell_approvers(self) -> JsonObject:
+        approvers = self._people.every()
         return {
             "approvers": [describe_approver(one) for one in approvers],
             "operator": None if approvers else self._people.operator,
@@ -152,7 +152,7 @@ class ApprovalOrders:
         text = request.link.get_secret_value()
         try:
             link = await self._read_link(text) if text else None
-            person = await self._who(request, link)
+            person = self._who(request, link)
         except ApprovalError as error:
             await self._desk.note_refusal(request.id, "?", error)
             raise
@@ -171,13 +171,13 @@ class ApprovalOrders:
             spend=spend,
         )
 
-    async def _who(self, request: ApprovalDecideRequest, link: Link | None) -> Person:
+    def _who(self, request: ApprovalDecideRequest, link: Link | None) -> Person:
         if link is not None:
             if link.approval != request.id:
                 raise ApproverError("the link is for another approval", approval=request.id)
             if link.approver:
-                return await self._people.named(link.approver)
-        return await self._people.who(request.ticket)
+                return self._people.named(link.approver)
+        return self._people.who(request.ticket)
 
     async def _read_link(self, text: str) -> Link:
         try:
@@ -191,7 +191,7 @@ class ApprovalOrders:
             raise
 
     async def _grant(self, request: GrantRequest) -> Grant:
-        person = await self._people.who(request.ticket)
+        person = self._people.who(request.ticket)
         revision = self._policies.revision(request.role)
         demand = self._policies.demand(request.role, request.tool)
         if revision is None or demand is None:
@@ -227,9 +227,9 @@ class ApprovalOrders:
             )
         )
 
-    async def shortages(self) -> list[str]:
+    def shortages(self) -> list[str]:
         """Tell which calls nobody can approve, as too few people may."""
-        approvers = await self._people.every()
+        approvers = self._people.every()
         found: list[str] = []
         for role, tool, demand in self._policies.demands():
             able = [one for one in approvers if not one.roles or role in one.roles]

@@ -69,7 +69,7 @@ class People:
     """
 
     def __init__(self, roster: Roster, clock: Clock, notes: Notes, operator: str) -> None:
-        """Begin with nobody here.
+        """Begin with nobody here; blocks.
 
         Args:
             roster: Who may approve.
@@ -81,15 +81,17 @@ class People:
         self._roster = roster
         self._clock = clock
         self._notes = notes
+        # Nobody else changes them.
+        self._approvers = {one.name: one for one in roster.every()}
         self._tickets: dict[str, _Ticket] = {}
         self._failures: dict[str, tuple[int, float]] = {}
         self._checking = anyio.Lock()
 
-    async def every(self) -> list[Approver]:
-        """Tell all approvers."""
-        return await anyio.to_thread.run_sync(self._roster.every)
+    def every(self) -> list[Approver]:
+        """Tell all approvers, by name."""
+        return [one for _, one in sorted(self._approvers.items())]
 
-    async def who(self, ticket: SecretStr) -> Person:
+    def who(self, ticket: SecretStr) -> Person:
         """Tell who shows a ticket; without one it is the operator, if there is no approver.
 
         Raises:
@@ -97,21 +99,21 @@ class People:
         """
         text = ticket.get_secret_value()
         if text:
-            return await self.named(self._read(text))
-        if await self.every():
+            return self.named(self._read(text))
+        if self._approvers:
             raise ApproverError(
                 "approvers are named, so one of them has to decide",
                 hint="Say who you are: `--as NAME`. `agents approvers list` tells the names.",
             )
         return Person(self.operator)
 
-    async def named(self, name: str) -> Person:
+    def named(self, name: str) -> Person:
         """Tell an approver who has proved to be one.
 
         Raises:
             ApproverError: They are none any more.
         """
-        found = await anyio.to_thread.run_sync(self._roster.find, name)
+        found = self._approvers.get(AgentName(name))
         if found is None:
             raise ApproverError(f"{name} is no approver (any more)")
         return Person(found.name, found.subject, found.roles)
@@ -149,7 +151,7 @@ class People:
                 f"a passphrase has at least {SHORTEST_PASSPHRASE} characters",
                 hint="`--generate` makes a good one.",
             )
-        if await anyio.to_thread.run_sync(self._roster.find, approver.name):
+        if approver.name in self._approvers:
             raise SettingsError(
                 f"there is an approver {approver.name} already",
                 hint="Remove them first, to give them another passphrase.",
@@ -157,6 +159,7 @@ class People:
         fields = {"approver": approver.name, "by": approver.added_by}
         await self._notes.tell("approver.added", fields)
         _ = await anyio.to_thread.run_sync(self._roster.add, approver, text)
+        self._approvers[approver.name] = approver
 
     async def remove(self, name: AgentName, by: str) -> Approver:
         """Take an approver's right away, and their tickets.
@@ -164,11 +167,12 @@ class People:
         Raises:
             ApproverError: There is none of that name.
         """
-        found = await anyio.to_thread.run_sync(self._roster.find, name)
+        found = self._approvers.get(name)
         if found is None:
             raise ApproverError(f"there is no approver {name}")
         await self._notes.tell("approver.removed", {"approver": name, "by": by})
         _ = await anyio.to_thread.run_sync(self._roster.remove, name)
+        _ = self._approvers.pop(name, None)
         self._tickets = {key: one for key, one in self._tickets.items() if one.name != name}
         return found
 

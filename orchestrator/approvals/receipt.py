@@ -13,9 +13,9 @@ from typing import Final
 
 from orchestrator.approvals.evm import read_transaction
 from orchestrator.model.base import Json, JsonObject
+from orchestrator.model.receipt import PLACE
 from orchestrator.model.text import visible
 
-PLACE: Final = re.compile(r"\{arguments\.([^{}|]+?)(?:\|([a-z]+))?\}")
 _LONGEST_VALUE: Final = 2_000
 _LONGEST: Final = 16_000
 
@@ -49,7 +49,7 @@ def write_receipt(template: str, arguments: JsonObject) -> Receipt:
         path, name = match[1], match[2] or "text"
         shown.add(path.partition(".")[0])
         try:
-            return FILTERS[name](_find(arguments, path))
+            return _FILTERS[name](_find(arguments, path))
         except LookupError:
             warnings.append(f"the call has no argument {path}")
             return "(not given)"
@@ -64,18 +64,6 @@ def write_receipt(template: str, arguments: JsonObject) -> Receipt:
     if warnings:
         text += f"\n\nAll arguments as they are:\n{_list(arguments)}"
     return Receipt(_cut(text, _LONGEST), tuple(warnings))
-
-
-def problems(template: str) -> list[str]:
-    """Tell what is wrong with a tool's text, nothing if it can be used."""
-    found = [
-        f"{{{match[0][1:-1]}}} names no filter that there is: {', '.join(FILTERS)}"
-        for match in PLACE.finditer(template)
-        if match[2] and match[2] not in FILTERS
-    ]
-    if re.search(r"[{}]", PLACE.sub("", template)):
-        found.append("a brace stands alone, or its place does not begin with `arguments.`")
-    return found
 
 
 def _find(arguments: JsonObject, path: str) -> Json:
@@ -114,6 +102,6 @@ def _cut(text: str, most: int) -> str:
     return f"{text[:most]}... ({len(text) - most} more characters are not shown)"
 
 
-FILTERS: Final[Mapping[str, Callable[[Json], str]]] = MappingProxyType(
+_FILTERS: Final[Mapping[str, Callable[[Json], str]]] = MappingProxyType(
     {"text": _text, "json": _json, "evm": _evm}
 )

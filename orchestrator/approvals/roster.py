@@ -42,10 +42,6 @@ class Roster:
             rows = connection.execute(sql.select(APPROVERS).order_by(APPROVERS.c.name))
             return [read_approver(row) for row in rows.mappings()]
 
-    def find(self, name: str) -> Approver | None:
-        """Tell one approver, None if there is none of that name."""
-        return next((one for one in self.every() if one.name == name), None)
-
     def proves(self, name: str, passphrase: str) -> bool:
         """Tell whether a passphrase is an approver's; it takes the same time for everybody."""
         query = sql.select(APPROVERS.c.salt, APPROVERS.c.verifier).where(APPROVERS.c.name == name)

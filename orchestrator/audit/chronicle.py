@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # What waits for the record to be opened; beyond that it is only counted.
 MOST_WAITING: Final = 10_000
 LONGEST_TEXT: Final = 500
+# How long a person waits for a record that is being opened.
+PATIENCE_SECONDS: Final = 20.0
 _HIDDEN: Final = "?"
 
 
@@ -48,9 +50,13 @@ class Chronicle(Notes):
     @override
     async def tell(self, event: str, fields: NoteFields, /) -> None:
         looked = _look(fields)
-        await self._opened.wait()
+        with anyio.move_on_after(PATIENCE_SECONDS):
+            await self._opened.wait()
         if self._audit is None:
-            raise AssertionError("opened without a record")
+            raise RecordUnavailableError(
+                "The record is not open yet",
+                hint="`agents status` tells what the gateway waits for.",
+            )
         self.flush()
         await self._audit.note_durably(event, looked)
 

@@ -92,7 +92,8 @@ def runs(directory: Path, *, role: str | None = None, limit: int = 50) -> list[R
         if told is None or "agent" not in told or (role is not None and told.get("role") != role):
             continue
         name = run_of(told)
-        if not name:
+        # A request that is a run of its own is worth a line if it calls something.
+        if not name or ("run" not in told and "tool" not in told):
             continue
         if name not in found:
             if len(found) >= limit:

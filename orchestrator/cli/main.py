@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.approval_commands import approvals, approvers, grants
+from orchestrator.cli.audit_commands import audit
 from orchestrator.cli.credential_commands import (
     REOPEN_EXAMPLE,
     REVOKE_ALL_EXAMPLES,
@@ -41,7 +42,7 @@ EPILOG = (
     "Exit status: 0 done; 1 unexpected; 2 usage or files; 3 a secret; 4 a token; 5 denied; "
     "6 an instance is not ready; 7 upstream; 8 protocol; 9 a credential was not replaced; "
     "10 state, or nothing is running; 11 the tool itself reports an error; "
-    "12 a rotation waits for a person."
+    "12 a rotation waits for a person; 13 the record was changed."
 )
 
 app = typer.Typer(
@@ -70,6 +71,7 @@ app.add_typer(pins, name="pins")
 app.add_typer(approvals, name="approvals")
 app.add_typer(grants, name="grants")
 app.add_typer(approvers, name="approvers")
+app.add_typer(audit, name="audit")
 app.add_typer(rotations, name="rotate")
 app.add_typer(schedules, name="schedule")
 app.add_typer(shadows, name="shadow")

@@ -27,6 +27,8 @@ from orchestrator.errors import FileProblem
 from orchestrator.model.container import is_pinned
 from orchestrator.model.desired import BOOTSTRAP_ROLE
 from orchestrator.model.names import BandName, SecretName
+from orchestrator.model.notify import Pager
+from orchestrator.model.receipt import problems
 from orchestrator.model.role import Role
 from orchestrator.model.secret import KEPT, SecretRef
 from orchestrator.model.server import Bands, Bootstrap, Launch, Server
@@ -137,6 +139,10 @@ def check_settings(settings: Settings, document: Document) -> Iterator[FileProbl
         )  # fmt: skip
     for loc, reference in _references_in(settings, ()):
         yield from _check_reference(reference, document, loc, OF_SETTINGS)
+    for name, target in settings.notify.items():
+        if isinstance(target, Pager):
+            place: Loc = ("notify", name, "command")
+            yield from _check_words(target.command, document, place, OF_SETTINGS)
 
 
 def _references_in(value: object, loc: Loc) -> Iterator[tuple[Loc, SecretRef]]:
@@ -198,6 +204,8 @@ def _check_tools(server: Server, document: Document) -> Iterator[FileProblem]:
         loc: Loc = ("tools", name)
         if tool.band not in server.bands.names:
             yield _unknown_band(tool.band, server.bands, document, (*loc, "band"))
+        for problem in problems(tool.receipt):
+            yield document.problem((*loc, "receipt"), "cannot be filled in", problem)
         if server.modes is None and len(tool.modes) == 1:
             yield document.problem(
                 (*loc, "modes"),

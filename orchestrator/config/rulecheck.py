@@ -23,6 +23,7 @@ def check_rules(role: Role, server: Server, document: Document) -> Iterator[File
     """
     yield from _check_tools(role, server, document)
     yield from _check_limits(role, document)
+    yield from _check_approval(role, document)
     yield from _check_sums(role, document)
     yield from _check_twice(role.resources, document, "resources")
     yield from _check_twice(role.prompts, document, "prompts")
@@ -47,10 +48,19 @@ def _of_band(band: str) -> str:
 def _check_tools(role: Role, server: Server, document: Document) -> Iterator[FileProblem]:
     """Check that every tool that is named is one of the role's."""
     promise = server.tools_of(role.band_names, role.mode)
+    shadowed = ()
+    if role.shadow is not None and role.shadow.tools != "all-writes":
+        shadowed = role.shadow.tools
     named: Iterator[tuple[Loc, ToolName]] = chain(
         ((("tools", name), name) for name in role.tools),
         ((("limits", "tools", name), name) for name in role.limits.tools),
         ((("sums", index, "tool"), one.tool) for index, one in enumerate(role.sums)),
+        (
+            (_place_of_approval(document, index), one.tool)
+            for index, one in enumerate(role.approval)
+            if one.tool is not None
+        ),
+        ((("shadow", "tools", index), name) for index, name in enumerate(shadowed)),
     )
     for loc, name in named:
         is_key = loc[-1] == name
@@ -61,6 +71,19 @@ def _check_tools(role: Role, server: Server, document: Document) -> Iterator[Fil
             problem = f"the role has no tool {quoted(name)}"
             wanted = where_it_is(server, name, role.mode)
             yield document.problem(loc, problem, wanted, at_key=is_key)
+
+
+def _place_of_approval(document: Document, index: int) -> Loc:
+    """Tell where an approval names its tool: in an object, or as a word alone."""
+    inside: Loc = ("approval", index, "tool")
+    return inside if inside in document.keys else ("approval", index)
+
+
+def _check_approval(role: Role, document: Document) -> Iterator[FileProblem]:
+    named = [(one.kind, one.tool) for one in role.approval]
+    for index, name in enumerate(named):
+        if name in named[:index]:
+            yield document.problem(("approval", index), "the same stands above", "keep one")
 
 
 def _check_limits(role: Role, document: Document) -> Iterator[FileProblem]:

@@ -366,6 +366,8 @@ class Generation:
                 log.warning("tools held", tools=held.tools, instructions=held.instructions)
             else:
                 log.info("nothing held any more")
+            facts = {"role": self.spec.role, "tools": ", ".join(held.tools)}
+            self._services.mention("role.held" if held else "role.released", facts)
 
     def _let_another_serve(self) -> None:
         for member in self._members:

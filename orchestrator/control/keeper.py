@@ -342,6 +342,7 @@ class Keeper:
         self.credential = resolved.credential
         self.process = await services.runtime.launch(spec, self._secrets)
         self._log.info("instance launched", pid=self.process.pid)
+        self._mention("instance.launched", pid=self.process.pid)
         services.changed()
         return self.process
 
@@ -398,6 +399,7 @@ class Keeper:
             rubbish=opened.rubbish,
             seconds=round(services.clock.monotonic() - begun, 3),
         )
+        self._mention("role.ready", pid=process.pid, tools=len(self._attested.tools))
 
     async def _try(self, process: Process, era: Era, check: Check) -> None:
         """Make the call that has to succeed; what the server says to it may hold anything.
@@ -637,11 +639,17 @@ class Keeper:
         """No traffic, no process, until a person asks again."""
         self._ready_since = None
         self._log.error("instance quarantined", tools=error.tools)
+        self._mention("role.quarantined", reason=str(error))
         self._move(Phase.QUARANTINED, str(error), error.hint or "")
         await self._stop_for_good(QUARANTINE_GRACE)
         self._let_go(str(error))
         self._services.changed()
         await anyio.sleep_forever()
+
+    def _mention(self, event: str, **facts: str | int) -> None:
+        """Have something about this workload kept in the record."""
+        spec = self.spec
+        self._services.mention(event, {"role": spec.role, "workload": spec.name, **facts})
 
     async def _stop_for_good(self, grace: timedelta) -> None:
         """Have the engine end and forget the workload, as soon as there is an engine."""

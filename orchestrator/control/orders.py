@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast, final
 
@@ -42,6 +43,7 @@ from orchestrator.model.admin import (
 from orchestrator.model.admin_governance import GovernanceRequest
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.names import TokenId
+from orchestrator.model.notes import Mention, NoteFields, Notes, mention_nothing
 from orchestrator.model.status import (
     CredentialsReport,
     CredentialStatus,
@@ -88,6 +90,8 @@ class Orders:
         report: Callable[[], CredentialsReport] = CredentialsReport,
         group: TaskGroup,
         log: FilteringBoundLogger,
+        notes: Notes | None = None,
+        mention: Mention = mention_nothing,
     ) -> None:
         """Prepare.
 
@@ -103,7 +107,11 @@ class Orders:
             report: Tells all credentials.
             group: Runs work that outlives a request.
             log: Structured log.
+            notes: Keeps what people decide, before it takes effect.
+            mention: Keeps for the record what happened.
         """
+        self._notes = notes
+        self._mention = mention
         self._project = project
         self._reconciler = reconciler
         self._bootstraps = bootstraps
@@ -175,7 +183,15 @@ class Orders:
                 yield Result(body=self._pins.differences(spec, lives))
             case PinsApproveRequest():
                 spec, lives = self._reconciler.pinned(request.role)
-                approved = self._pins.approve(spec, lives, request.expect)
+                await self._tell(
+                    "pins.approved",
+                    {"role": spec.role, "server": spec.server, "live_hash": request.expect},
+                )
+                try:
+                    approved = self._pins.approve(spec, lives, request.expect)
+                except AgentsError as error:
+                    self._mention("pins.not_approved", {"role": spec.role, "reason": str(error)})
+                    raise
                 self._reconciler.note_pins_changed(request.role)
                 yield Result(body=approved)
             case (
@@ -207,13 +223,25 @@ class Orders:
                 hint=f"Running: {', '.join(known) or 'none'}.",
             )
         desk = await self._desk()
+        seconds = int(request.ttl.total_seconds())
+        await self._tell(
+            "token.ordered", {"role": request.role, "agent": request.agent, "ttl_seconds": seconds}
+        )
         record, text = await anyio.to_thread.run_sync(
             desk.issue, request.agent, request.role, request.ttl
         )
         return describe_issued(record, text)
 
+    async def _tell(self, event: str, fields: NoteFields) -> None:
+        """Keep what a person decides, before it takes effect."""
+        if self._notes is not None:
+            await self._notes.tell(event, {"by": "operator", **fields})
+
     async def _apply(self, request: ApplyRequest) -> None:
         await self._reconciler.apply(request.desired)
+        whole = request.desired.model_dump_json().encode()
+        facts = {"roles": ", ".join(request.desired.roles), "sha256": sha256(whole).hexdigest()}
+        self._mention("config.applied", facts)
         desk = await self._desk()
         await anyio.to_thread.run_sync(desk.keep_workstation_tokens, tuple(request.desired.roles))
 

@@ -339,6 +339,9 @@ class Reconciler:
                 await anyio.sleep(ENGINE_SECONDS)
 
     def _hand_over(self, end: WorkloadExit) -> None:
+        facts = {"workload": end.name, "pid": end.pid, "code": end.code, "reason": end.cause}
+        told = {name: value for name, value in facts.items() if value is not None and value != ""}
+        self._services.mention("instance.ended", {"role": end.name.partition(".")[0], **told})
         for keeper in self._keepers_of(end.name):
             keeper.note_exit(end.pid, end.code, end.cause)
         self._bootstraps.note_exit(end)

@@ -14,6 +14,7 @@ from orchestrator.control.publish import Publisher
 from orchestrator.control.state import ProcessRecord, StateFile
 from orchestrator.model.base import JsonObject
 from orchestrator.model.names import SecretName
+from orchestrator.model.notes import Mention, mention_nothing
 from orchestrator.model.rotation import Check
 from orchestrator.model.server import EraChoice
 from orchestrator.model.snapshot import Era
@@ -54,6 +55,7 @@ class Services:
         clock: Time.
         log: Structured log.
         changed: Called after every change that a person would see.
+        mention: Keeps for the record what happened.
         secret_poll_seconds: How often a role looks for a secret that was missing.
         lane_idle: How long a lane lives on when nobody calls it.
         most_owners: How many owners of one role may have processes of their own.
@@ -70,6 +72,7 @@ class Services:
     clock: Clock
     log: FilteringBoundLogger
     changed: Callable[[], None]
+    mention: Mention = mention_nothing
     secret_poll_seconds: float = 5.0
     lane_idle: timedelta = timedelta(minutes=10)
     most_owners: int = 32

@@ -259,6 +259,9 @@ def _files(project: Project, servers: Sequence[StackServer]) -> dict[str, str]:
     """Write what the gateway reads: the role files as they are, and settings for this place."""
     written = project.settings.model_dump(mode="json", by_alias=True, exclude_unset=True)
     kept = {key: written[key] for key in _KEPT_SETTINGS if key in written}
+    if project.settings.docker.image is not None and any(one.egress for one in servers):
+        # Nothing is started by it there, but without it such roles are refused.
+        kept["docker"] = {"image": project.settings.docker.image}
     settings = {**kept, "state": STATE, "attach": {one.role: one.url for one in servers}}
     files = {"agents.yaml": to_yaml([settings], "The settings of a gateway in a stack.")}
     for one in servers:

@@ -199,6 +199,7 @@ TABLE: Final[Mapping[type[errors.AgentsError], Row]] = MappingProxyType(
         errors.StateCorruptError: _INTERNAL,
         errors.StateUnwritableError: _INTERNAL,
         errors.PinsChangedError: _INTERNAL,
+        errors.RecordChangedError: _INTERNAL,
         errors.IncidentUnknownError: _INTERNAL,
         errors.RecordUnavailableError: Row(
             "not_available",

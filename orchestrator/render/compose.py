@@ -21,6 +21,7 @@ from orchestrator.render.stack import (
     StackServer,
     gateway_command,
     proxy_command,
+    proxy_health,
 )
 from orchestrator.render.yamltext import to_yaml
 
@@ -138,7 +139,7 @@ def _server(server: StackServer, generation: str) -> Object:
         **({"healthcheck": {"test": ["CMD", *map(_plain, server.health)], **_HEALTH}}
            if server.health else {}),
         "networks": [_network(server)],
-        **({"depends_on": {server.proxy: {"condition": "service_started"}}}
+        **({"depends_on": {server.proxy: {"condition": "service_healthy"}}}
            if server.egress else {}),
         "labels": {"bandmaster.role": server.role, "bandmaster.generation": generation},
     }  # fmt: skip
@@ -162,6 +163,8 @@ def _proxy(stack: Stack, server: StackServer) -> Object:
     return {
         **service,
         "command": [_plain(word) for word in proxy_command(server)],
+        # The image's own asks a gateway.
+        "healthcheck": {"test": proxy_health(), **_HEALTH},
         "networks": [_network(server), OUTSIDE],
     }
 

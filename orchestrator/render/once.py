@@ -106,7 +106,7 @@ def _script(engine: str, once: Once, usage: str, commands: Iterable[str]) -> str
         "  exit 1",
         "fi",
         f"if {missing}; then",
-        f"  agents up -d {quote(once.role)}",
+        f"  agents up -d --only {quote(once.role)}",
         "  agents down",
         "fi",
         *commands,

@@ -221,6 +221,12 @@ def proxy_command(server: StackServer) -> list[str]:
     return ["agents", "egress", "--listen", f":{PROXY_PORT}", *listed]
 
 
+def proxy_health() -> list[str]:
+    """Write the words that end with 0, in a proxy's container, as soon as it listens."""
+    asks = f"import socket; socket.create_connection(('127.0.0.1', {PROXY_PORT}), 4)"
+    return ["CMD", "python3", "-I", "-S", "-c", asks]
+
+
 def open_ports(destinations: Iterable[Destination]) -> list[int]:
     """Tell the ports at which names and public addresses are listed."""
     return sorted({

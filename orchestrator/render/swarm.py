@@ -25,6 +25,7 @@ from orchestrator.render.stack import (
     check_names,
     gateway_command,
     proxy_command,
+    proxy_health,
     revision,
     swarm_secret,
 )
@@ -131,7 +132,7 @@ def _proxy(stack: Stack, server: StackServer) -> Object:
         **_service(stack.image, proxy_command(server), 30, TMP_BYTES),
         "networks": [server.name, _OUTSIDE],
         # The image's own asks a gateway.
-        "healthcheck": {"disable": True},
+        "healthcheck": {"test": proxy_health(), "interval": "15s", "timeout": "5s", "retries": 3},
         "deploy": _deploy(memory=PROXY_BYTES, cpus=0.25, pids=_PIDS, constraints=(), moves=True),
     }
 

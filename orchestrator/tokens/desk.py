@@ -22,6 +22,7 @@ from orchestrator.files import make_private_directory, read_regular, write_atomi
 from orchestrator.model.auth import WORKSTATION, Auth
 from orchestrator.model.base import JsonObject
 from orchestrator.model.names import AgentName, RoleName, TokenId
+from orchestrator.model.notes import Mention, mention_nothing
 from orchestrator.tokens.denial import Denial, make_denial
 from orchestrator.tokens.jwt import OAuthTokens
 from orchestrator.tokens.record import LONGEST_LIFE, USABLE, TokenRecord
@@ -97,6 +98,7 @@ class TokenDesk:
 
     Attributes:
         count_open: Tells how many requests and streams of a token are open.
+        mention: Keeps for the record what happened.
     """
 
     def __init__(self, store: TokenStore, index: TokenIndex, clock: Clock, folder: Path) -> None:
@@ -109,6 +111,7 @@ class TokenDesk:
             folder: The workstation's own tokens, one file a role.
         """
         self.count_open: Callable[[TokenId], int] = _none_open
+        self.mention: Mention = mention_nothing
         self._store = store
         self._index = index
         self._clock = clock
@@ -146,6 +149,8 @@ class TokenDesk:
         if self._access is not None:
             self._access.deny(denial)
         self._denials.append(denial)
+        named = {"denied": token_id or jti, "subject": subject}
+        self.mention("token.denied", {name: value for name, value in named.items() if value})
         if not self._try_to_write():
             raise not_durable("the denial")
         return denial
@@ -156,6 +161,7 @@ class TokenDesk:
         An identity provider's tokens that were issued before are not accepted after it, either.
         """
         self._index.close(role)
+        self.mention("role.closed", {"role": role})
         issuer, now = self._auth.issuer, self._clock.now()
         if self._access is not None and issuer is not None:
             denial = Denial("role", issuer, role, now + self._auth.leeway, now)
@@ -165,6 +171,7 @@ class TokenDesk:
     def reopen(self, role: RoleName) -> None:
         """Accept and issue tokens of a role again."""
         self._index.reopen(role)
+        self.mention("role.reopened", {"role": role})
 
     def is_closed(self, role: RoleName) -> bool:
         """Tell whether every token of a role is refused."""
@@ -234,6 +241,8 @@ class TokenDesk:
             )
         record, text = self._store.issue(agent, role, ttl, rotation=rotation)
         self._index.add(record)
+        told = {"token": record.id, "role": role, "agent": agent, "rotation": rotation}
+        self.mention("token.issued", {name: value for name, value in told.items() if value})
         if self._index.is_closed(role):  # meanwhile
             _ = self.revoke_many([record.id], by="", reason="the role was closed")
             self.require_open(role)
@@ -325,6 +334,9 @@ class TokenDesk:
             self._note(token_id, word) if one is None else _revoked(one, word)
             for token_id, one in zip(token_ids, known, strict=True)
         ]
+        for record in records:
+            told = {"token": record.id, "role": record.role, "agent": record.agent}
+            self.mention("token.revoked", {**told, "by": by, "reason": reason})
         is_durable = self._try_to_write() and is_durable
         give_up = time.monotonic() + _CUT_SECONDS
         while any(map(self.count_open, token_ids)) and time.monotonic() < give_up:

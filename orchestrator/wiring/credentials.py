@@ -22,6 +22,7 @@ from orchestrator.model.issuers import (
 )
 from orchestrator.model.issuers_cloud import AwsSmIssuer, VaultLeaseIssuer
 from orchestrator.model.names import RoleName, SecretName, TokenId
+from orchestrator.model.notes import Mention, mention_nothing
 from orchestrator.model.rotation import RotationRule
 from orchestrator.model.secret import SecretRef
 from orchestrator.model.stores import AwsAccount, VaultAccount
@@ -214,6 +215,7 @@ def open_engine(  # noqa: PLR0913  it brings these parts together
     clock: Clock,
     log: FilteringBoundLogger,
     fingerprint_key: bytes,
+    mention: Mention = mention_nothing,
 ) -> Engine:
     """Put the rotation engine together; nothing is worked on before it runs.
 
@@ -230,6 +232,7 @@ def open_engine(  # noqa: PLR0913  it brings these parts together
         clock: Where time comes from.
         log: Structured log.
         fingerprint_key: Makes fingerprints of credentials.
+        mention: Keeps for the record what happened.
     """
 
     def roles() -> Sequence[tuple[RoleName, RotationRule]]:
@@ -243,6 +246,8 @@ def open_engine(  # noqa: PLR0913  it brings these parts together
             if name not in {"name", "at", "alarm"} and value not in {"", None}
         }
         (log.warning if event.alarm else log.info)(event.name, **facts)
+        if not event.name.startswith("token."):  # the desk tells of each
+            mention(event.name, {name: str(value) for name, value in facts.items()})
 
     return Engine(
         World(

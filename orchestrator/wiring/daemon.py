@@ -127,6 +127,7 @@ class Daemon:
             clock=self._clock,
             log=self._log,
             changed=lambda: None,
+            mention=self._chronicle.mention,
         )
         self._reconciler = Reconciler(services, self._bootstraps, self._url_of)
         self._status = GatewayStatus(url="", ready=False)
@@ -172,6 +173,8 @@ class Daemon:
                 report=self._report_credentials,
                 group=group,
                 log=self._log,
+                notes=self._chronicle,
+                mention=self._chronicle.mention,
             )
             await group.start(self._reconciler.run)
             group.start_soon(self._serve_gateway, group)
@@ -353,6 +356,7 @@ class Daemon:
         for role in self._state.state.closed:
             index.close(role)
         desk = TokenDesk(store, index, self._clock, self._paths.tokens)
+        desk.mention = self._chronicle.mention
         access = None
         if listening is not None:
             access = open_access(listening.auth, index, self._clock, self._note_access)
@@ -417,6 +421,7 @@ class Daemon:
             clock=self._clock,
             log=self._log,
             fingerprint_key=Fingerprints(self._paths.fingerprint_key).key(),
+            mention=self._chronicle.mention,
         )
         return gateway, desk, audit, engine
 
@@ -497,6 +502,8 @@ class Daemon:
     def _report_credentials(self) -> CredentialsReport:
         report = CredentialsReport() if self._overview is None else self._overview.report
         more = [self._access_note] if self._access_note else []
+        if self._approving is not None:
+            more += self._approving.orders.shortages()
         waiting = [role for one in self._state.unfinished_closures() for role in one.roles]
         if waiting:
             names = ", ".join(dict.fromkeys(waiting))

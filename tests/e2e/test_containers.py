@@ -207,7 +207,7 @@ async def test_the_stock_roles_run_in_containers(open_project: OpenProject, box:
             _ = role.write_text(f"{role.read_text()}runtime: container\n")
         try:
             _ = project.agents("up", "-d")
-            made = project.state / "wallet"
+            made = project.state / "wallet-owner"
             assert (made / "executor.token").stat().st_uid == made.stat().st_uid
             for name, count in (("monitoring", 7), ("treasury", 10), ("executor", 13)):
                 async with project.client(name) as client:
@@ -218,6 +218,19 @@ async def test_the_stock_roles_run_in_containers(open_project: OpenProject, box:
             token = (made / "executor.token").read_text().strip()
             for each in containers(project):
                 assert token not in inspect(each)
+                assert str(made) not in inspect(each)
+            # As an earlier version left it: in the directory that all of them write.
+            _ = project.agents("down")
+            shared = project.state / "wallet"
+            for name in ("executor.token", "passphrase"):
+                _ = (made / name).rename(shared / name)
+            _ = project.agents("up", "-d")
+            assert {path.name for path in made.iterdir()} == {"executor.token", "passphrase"}
+            assert not (shared / "passphrase").exists()
+            async with project.client("executor") as client:
+                found = await client.call_tool("get_wallet_address", {**WALLET})
+                assert not found.is_error
+            assert (made / "executor.token").read_text().strip() == token
             _ = project.agents("down")
         finally:
             remove_containers(project)

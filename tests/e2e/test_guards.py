@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
+import anyio
 import pytest
 
 if TYPE_CHECKING:
@@ -190,3 +191,73 @@ def change(project: Project, statement: str) -> None:
     with connection:
         _ = connection.execute(statement)
     connection.close()
+
+
+async def test_a_role_in_shadow_does_nothing(two: Project) -> None:
+    """What would change something is recorded and not done, and the agent is told so."""
+    told = two.json("shadow", "start", "high", "--for", "1h", "--reason", "a new prompt")
+    assert told["changed"] is True
+    async with two.client("high") as client, two.client("low") as other:
+        before = made(two)
+        result = await client.call_tool("send", {"to": "canary-somebody", "amount": 3})
+        assert (refusal(result), made(two)) == ("shadow.not_executed", before)
+        assert dict(result.meta or {})["dev.bandmaster/shadow"] is True
+        assert cast("Object", result.structured_content)["category"] == "flow"
+        assert [await code_of(one, "wipe") for one in (client, other)] == ["shadow.not_executed", ""]
+        assert await code_of(client, "echo") == ""
+        assert made(two) == before + 2
+    restart(two)
+    async with two.client("high") as client:
+        assert await code_of(client, "send") == "shadow.not_executed"
+        report = two.json("shadow", "report", "high")
+        tools = {str(one["tool"]): one for one in cast("list[Object]", report["tools"])}
+        assert {name: (one["calls"], one["different"]) for name, one in tools.items()} == {
+            "send": (2, 2),
+            "wipe": (1, 1),
+        }
+        calls = cast("list[Object]", report["calls"])
+        assert "to: text(15)" in [str(one["summary"]).partition(",")[0] for one in calls]
+        assert "canary" not in json.dumps(events(two))
+        shown = two.agents("shadow", "report").stdout
+        assert "In shadow now" in shown
+        assert "to: text(15), amount: integer" in shown
+        assert two.json("shadow", "report", "low")["tools"] == []
+        assert two.json("shadow", "stop", "high")["changed"] is True
+        assert await code_of(client, "send") == ""
+
+
+async def test_a_shadow_ends_by_itself(two: Project) -> None:
+    """When its time is over calls are made again, without anybody's word."""
+    _ = two.agents("shadow", "start", "high", "--tool", "send", "--for", "2s")
+    async with two.client("high") as client:
+        assert await code_of(client, "wipe") == ""
+        codes: set[str] = set()
+        with anyio.fail_after(30):
+            while "" not in codes:
+                codes.add(await code_of(client, "send"))
+        assert codes <= {"shadow.not_executed", ""}
+    assert two.json("guards")["holds"] == []
+    assert "90 days" in two.agents("shadow", "start", "high", "--for", "91d", check=2).stderr
+
+
+async def test_a_role_file_may_put_a_role_into_shadow(two: Project) -> None:
+    """Its word counts until its day is over, and no command ends it."""
+    text = ROLE.replace("NAME", "high")
+    _ = two.write("roles/high.yaml", text + "shadow: {tools: [send], until: 2999-12-31}\n")
+    _ = two.agents("up", "-d")
+    async with two.client("high") as client:
+        assert [await code_of(client, tool) for tool in ("send", "wipe")] == [
+            "shadow.not_executed",
+            "",
+        ]
+        assert "Still in shadow" in two.agents("shadow", "stop", "high", "--tool", "send").stdout
+        assert await code_of(client, "send") == "shadow.not_executed"
+    _ = two.write("roles/high.yaml", text + "shadow: {until: 2020-01-01}\n")
+    _ = two.agents("up", "-d")
+    async with two.client("high") as client:
+        assert await code_of(client, "send") == ""
+    _ = two.write("roles/high.yaml", text + "shadow: {tools: [sned], until: soon}\n")
+    told = two.agents("validate", check=2).stderr
+    assert "2026-12-24" in told
+    _ = two.write("roles/high.yaml", text + "shadow: {tools: [sned], until: 2999-12-31}\n")
+    assert "did you mean `send`" in two.agents("validate", check=2).stderr

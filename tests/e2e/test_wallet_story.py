@@ -22,6 +22,14 @@ async def call(client: Client, tool: str, **arguments: object) -> Object:
     return cast("Object", json.loads(str(getattr(result.content[0], "text", ""))))
 
 
+async def send(project: Project, client: Client, **arguments: object) -> Object:
+    """Broadcast what a person approves in between."""
+    asked = await call(client, "send_transaction", **arguments)
+    assert asked["code"] == "approval.required"
+    _ = project.agents("approvals", "approve", str(asked["approvalId"]), "--yes")
+    return await call(client, "send_transaction", **arguments)
+
+
 async def test_a_transfer_is_prepared_signed_sent_and_seen(running: Project) -> None:
     """Treasury prepares, the executor signs and sends, monitoring sees the changed balance."""
     async with (
@@ -42,16 +50,16 @@ async def test_a_transfer_is_prepared_signed_sent_and_seen(running: Project) -> 
         first = await call(executor, "sign_transaction", **unsigned)
         assert first == await call(executor, "sign_transaction", **unsigned)
 
-        refused = await call(executor, "send_transaction", **unsigned)
-        assert refused["category"] in {"flow", "validation"}
-        sent = await call(executor, "send_transaction", **unsigned, confirmBroadcast=True)
+        refused = await send(running, executor, **unsigned)
+        assert (refused["category"], refused["code"]) == ("flow", "BROADCAST_NOT_CONFIRMED")
+        sent = await send(running, executor, **unsigned, confirmBroadcast=True)
         hash_ = next(str(value) for key, value in sent.items() if "hash" in key.lower())
         status = await call(monitoring, "get_tx_status", txHash=hash_, chain="ethereum")
         assert status["status"] == "SUCCEEDED"
         after = await call(monitoring, "get_balance", address=RECIPIENT, chain="ethereum")
         assert before != after
 
-        again = await call(executor, "send_transaction", **unsigned, confirmBroadcast=True)
+        again = await send(running, executor, **unsigned, confirmBroadcast=True)
         assert again["category"] != "upstream"
         assert "code" in again
 

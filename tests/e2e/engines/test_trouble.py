@@ -245,23 +245,23 @@ async def test_an_engine_ends_and_comes_back(
         describe(project, engine, box)
         _ = project.agents("up", "-d")
         await echo(project, "boxed")
-        pid, plain = project.pid("boxed"), project.pid("plain")
-        for _ in range(2):
-            engine.end(number)
-            project.wait(lambda: is_engine_missed(project))
-            if options or number == signal.SIGKILL:
-                await echo(project, "boxed")
-                assert project.pid("boxed") == pid
-            engine.start()
-            project.wait(lambda: not is_engine_missed(project) and is_ready(project)())
-            if options:
-                assert project.pid("boxed") == pid
-            else:
-                project.wait(lambda old=pid: project.is_replaced("boxed", old))
-                pid = project.pid("boxed")
+        pid = first = project.pid("boxed")
+        plain = project.pid("plain")
+        engine.end(number)
+        project.wait(lambda: is_engine_missed(project))
+        if options or number == signal.SIGKILL:
             await echo(project, "boxed")
-            assert len(engine.containers()) == 1
-            assert servers(project) == {pid}
+            assert project.pid("boxed") == first
+        engine.start()
+        project.wait(lambda: not is_engine_missed(project) and is_ready(project)())
+        if options:
+            assert project.pid("boxed") == first
+        else:
+            project.wait(lambda: project.is_replaced("boxed", first))
+            pid = project.pid("boxed")
+        await echo(project, "boxed")
+        assert len(engine.containers()) == 1
+        assert servers(project) == {pid}
         assert project.pid("plain") == plain
         os.kill(pid, signal.SIGKILL)
         project.wait(lambda: project.is_replaced("boxed", pid))

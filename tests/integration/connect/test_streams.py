@@ -11,6 +11,7 @@ import anyio
 import httpx2
 import pytest
 
+from orchestrator.gateway.settings import GatewaySettings
 from orchestrator.model.rules import RolePolicy
 
 if TYPE_CHECKING:
@@ -333,7 +334,8 @@ async def test_too_many_requests_are_refused(open_fake: OpenFake, open_stage: Op
 
 async def test_who_comes_back_delays_no_end(open_rig: OpenRig) -> None:
     """A gateway that ends cuts off whoever opens a stream until its listeners are closed, too."""
-    async with open_rig() as rig, rig.session(rig.token()) as http:
+    patient = GatewaySettings(shutdown_seconds=600)
+    async with open_rig(patient) as rig, rig.session(rig.token()) as http:
         rig.stop_serving()
         began, opened = anyio.current_time(), 0
         with suppress(httpx2.HTTPError):
@@ -343,4 +345,4 @@ async def test_who_comes_back_delays_no_end(open_rig: OpenRig) -> None:
                     async for _ in response.aiter_bytes():
                         pass
         assert opened
-        assert anyio.current_time() - began < 3
+        assert anyio.current_time() - began < 60

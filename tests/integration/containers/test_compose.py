@@ -454,7 +454,8 @@ def test_a_role_with_a_way_out_reaches_what_it_lists_and_nothing_else(
             "api.example.com:8443 200 HTTP/1.0 200 OK",
             *(f"{place} 403 " for place in places[1:]),
         ]
-        internet = alone.compose("exec", "-T", "internet", "hostname", "-i").strip()
+        asks = "import socket; print(socket.gethostbyname(socket.gethostname()))"
+        internet = alone.compose("exec", "-T", "internet", "python3", "-c", asks).strip()
         direct = f"import socket; socket.create_connection(({internet!r}, 8443), 2)"
         done = alone.try_("docker", "compose", "-f", str(alone.file), *words, direct)
         assert done.returncode != 0

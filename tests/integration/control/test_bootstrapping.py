@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 
 from orchestrator.model.desired import BootstrapSpec
+from orchestrator.model.names import SecretName
+from orchestrator.model.secret import SecretRef
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from orchestrator.model.workload import WorkloadSpec
     from tests.integration.control.conftest import Control, Project
@@ -87,6 +89,53 @@ async def test_it_is_done_once(project: Project, servers: Callable[[], list[int]
     calls = [line for line in project.noted() if line.startswith("call")]
     assert len(calls) == 1
     assert key(project).read_bytes() == generated
+
+
+def move(project: Project, bootstrap: BootstrapSpec) -> tuple[BootstrapSpec, Path]:
+    """Describe the same bootstrap as a newer file does, which keeps its files elsewhere."""
+    place = project.root / "own"
+    fresh = {old: str(place / Path(old).name) for old in (str(key(project)), str(token(project)))}
+    spec = bootstrap.spec.model_copy(
+        update={"secrets": {SecretName("KEY"): SecretRef("file", fresh[str(key(project))], "")}}
+    )
+    made = {"spec": spec, "generate": {fresh[str(key(project))]: 32},
+            "produces": (fresh[str(token(project))],), "moves": fresh}  # fmt: skip
+    return bootstrap.model_copy(update=made), place
+
+
+async def test_files_are_moved_once(project: Project) -> None:
+    """Where a newer file keeps them elsewhere, what was made is brought there, and made no more."""
+    async with project.control() as control:
+        await control.apply(bootstrap=make(project))
+        await until_done(project)
+    fill(project)
+    token(project).chmod(0o600)
+    before = key(project).read_bytes(), token(project).read_bytes()
+    newer, place = move(project, make(project))
+    async with project.control() as control:
+        role = project.spec(secrets={"TOKEN": f"file:{place / 'token'}"})
+        await control.apply(role, bootstrap=newer)
+        _ = await control.until_ready()
+        assert control.bootstraps.notes() == ()
+    assert ((place / "key").read_bytes(), (place / "token").read_bytes()) == before
+    assert not key(project).exists()
+    assert not token(project).exists()
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert len([line for line in project.noted() if line.startswith("call")]) == 1
+
+
+async def test_a_link_is_not_moved(project: Project) -> None:
+    """What somebody put in the place of such a file is refused, and nothing is made anew."""
+    async with project.control() as control:
+        await control.apply(bootstrap=make(project))
+        await until_done(project)
+    secret = key(project).rename(project.root / "secret")
+    key(project).symlink_to(secret)
+    newer, place = move(project, make(project))
+    async with project.control() as control:
+        await control.apply(bootstrap=newer)
+        await until_told(control, "is a symbolic link")
+    assert not place.exists()
 
 
 async def test_only_roles_that_need_it_wait(project: Project) -> None:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from mcp.client.session import ElicitationFnT, LoggingFnT
 
+    from orchestrator.gateway.filters.approve import Gatekeeper
     from orchestrator.model.rules import Sharing
     from orchestrator.model.server import ToolClass
 
@@ -648,6 +649,7 @@ async def _open_rig(
     tokens: TokenIndex | None = None,
     clock: Clock | None = None,
     access: Callable[[str, TokenIndex, Clock], OAuthTokens] | None = None,
+    gatekeeper: Gatekeeper | None = None,
     seconds: float = 180,
 ) -> AsyncGenerator[Rig]:
     home = Path(tempfile.mkdtemp(prefix="bm-", dir="/tmp"))
@@ -658,7 +660,13 @@ async def _open_rig(
     base = f"http://127.0.0.1:{port}"
     verifier = tokens if access is None else access(base, tokens, clock)
     gateway = Gateway(
-        verifier, clock=clock, settings=settings, recorder=recorder, key=key, journal=journal
+        verifier,
+        clock=clock,
+        settings=settings,
+        recorder=recorder,
+        key=key,
+        journal=journal,
+        gatekeeper=gatekeeper,
     )
     if journal is not None:
         journal.lines = gateway.sessions.restore(journal.lines)

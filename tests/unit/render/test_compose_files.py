@@ -158,7 +158,12 @@ def test_what_a_server_needs_is_carried_over(tmp_path: Path) -> None:
     assert server["networks"] == ["role-looker"]
     assert proxy["networks"] == ["role-looker", "outside"]
     assert cast("list[str]", proxy["command"])[-2:] == ["--allow", "api.example.com:443"]
+    # The image's own asks a gateway, which a proxy is not.
+    assert "3128" in str(proxy["healthcheck"])
+    assert server["depends_on"] == {"looker-egress": {"condition": "service_healthy"}}
     assert "http://looker-wallet:8080/rpc" in files["gateway/agents.yaml"]
+    # Without it the gateway would refuse a role that lists `egress:`.
+    assert "ours@sha256:" in files["gateway/agents.yaml"]
     written = tmp_path / "compose.yaml"
     _ = written.write_text(files["compose.yaml"])
     assert check(written).returncode == 0

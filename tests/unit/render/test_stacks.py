@@ -291,7 +291,7 @@ def test_what_is_done_once_is_a_script_that_names_files(engine: str) -> None:
     files = {"kubernetes": kubernetes_files, "swarm": swarm_files}[engine](STACK)
     script = files["once/wallet.sh"]
     _ = subprocess.run(["sh", "-n"], input=script, text=True, check=True)
-    assert "agents up -d executor\n" in script
+    assert "agents up -d --only executor\n" in script
     assert "'.agents/my wallet/executor.token'" in script
     assert "${WALLETSUITE_PASSPHRASE_FILE:?" in script
     assert "tar --exclude=./executor.token -C '.agents/my wallet' -cf - . |" in script

@@ -1540,7 +1540,7 @@ async def test_an_emergency_with_a_full_disk(
                 await anyio.sleep(0.01)
             [kept] = stage.store.receipts()
             assert (kept["id"], kept["durable"]) == (receipt["id"], True)
-            with pytest.raises(RotationError, match="was closed by `agents revoke-all`"):
+            with pytest.raises(RotationError, match="is closed and gets no credentials"):
                 _ = await stage.engine.plan(ROLE, "agent", AGENT, reason="", by="ann")
             assert await stage.engine.reopen(ROLE, "ann")
             assert not await stage.engine.reopen(ROLE, "ann")

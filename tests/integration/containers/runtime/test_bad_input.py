@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import socket
 import tarfile
 from typing import TYPE_CHECKING
@@ -46,13 +48,26 @@ async def test_another_digest(boxes: Boxes) -> None:
 
 async def test_an_image_of_another_machine(boxes: Boxes, client: Callable[..., str]) -> None:
     """An image for another processor is refused before it is tried."""
-    folder = boxes.root / "empty"
-    folder.mkdir()
-    (folder / "file").touch()
+    layer = boxes.root / "layer.tar"
+    tarfile.open(layer, "w").close()
+    # Made by hand: not every engine makes one of another processor.
+    made: dict[str, object] = {
+        "architecture": "s390x",
+        "os": "linux",
+        "config": {},
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": [f"sha256:{hashlib.sha256(layer.read_bytes()).hexdigest()}"],
+        },
+    }
+    listed = [{"Config": "config.json", "RepoTags": None, "Layers": ["layer.tar"]}]
+    for name, content in (("config.json", made), ("manifest.json", listed)):
+        _ = (boxes.root / name).write_text(json.dumps(content))
     archive = boxes.root / "a.tar"
     with tarfile.open(archive, "w") as tar:
-        tar.add(folder, ".")
-    image = client("import", "--platform", "linux/s390x", str(archive))
+        for name in ("layer.tar", "config.json", "manifest.json"):
+            tar.add(boxes.root / name, name)
+    image = client("load", "-i", str(archive)).split("Loaded image ID: ")[1]
     try:
         error = await refused(boxes, image=image)
     finally:
