@@ -64,7 +64,7 @@ class Announcer:
 
     def tell(self, approval: Approval) -> None:
         """Tell people of a call; returns at once."""
-        asked = approval.asked
+        asked, until = approval.asked, f"{approval.expires_at:%Y-%m-%d %H:%M}"
         receipt = approval.receipt
         if len(receipt) > LONGEST_RECEIPT:
             receipt = f"{receipt[:LONGEST_RECEIPT]}... (look at it whole before you decide)"
@@ -72,8 +72,7 @@ class Announcer:
             receipt,
             *(f"! {warning}" for warning in approval.warnings),
             "",
-            f"{asked.agent} asks at {asked.role}; it waits until "
-            f"{approval.expires_at:%Y-%m-%d %H:%M} UTC.",
+            f"{asked.agent} asks at {asked.role}; it waits until {until} UTC.",
         ]
         if approval.quorum > 1:
             lines.append(f"{approval.quorum} people have to approve it.")

@@ -5,6 +5,7 @@
 
     {"id": "ap-7k3m9q2x", "state": "pending" | "approved" | "denied" | "expired" | "used",
      "role": "executor", "agent": "workstation", "tool": "send_transaction",
+     "subject": "the agent as its identity provider calls it, or empty",
      "class": "READ" | "WRITE" | "DESTRUCTIVE", "rule": "approval.destructive",
      "arguments": {...} | null,            # null: dropped some time after the decision
      "arguments_sha256": "64 hex digits", "policy": "12 hex digits", "request_id": "...",
@@ -43,6 +44,7 @@ def describe_approval(approval: Approval) -> JsonObject:
         "state": approval.state,
         "role": approval.asked.role,
         "agent": approval.asked.agent,
+        "subject": approval.subject,
         "tool": approval.asked.tool,
         "class": approval.kind,
         "rule": approval.rule,

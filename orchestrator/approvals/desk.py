@@ -120,7 +120,9 @@ class ApprovalDesk:
         found = self._store.answering(wish.asked, now)
         if found is not None and found.state != "pending":
             return found, False, None
-        grants = self._store.granting(wish.asked, now) if wish.demand.quorum == 1 else []
+        grants = (
+            self._store.granting(wish.asked, wish.subject, now) if wish.demand.quorum == 1 else []
+        )
         if grants:
             return grants[0], False, None
         if found is not None:
@@ -167,6 +169,7 @@ class ApprovalDesk:
             ApproverError: This person may not.
             RecordUnavailableError: The decision cannot be kept.
         """
+        decided: Approval | None = None
         # To its end, also where whoever said it has hung up: half of it is no decision.
         with anyio.CancelScope(shield=True):
             async with self._deciding:
@@ -177,9 +180,12 @@ class ApprovalDesk:
                     await self.note_refusal(name, person.name, error)
                     raise
                 spend()
-                return await self._decide(
-                    approval, Vote(person.name, decision, self._clock.now(), reason, channel)
-                )
+                now = self._clock.now()
+                vote = Vote(person.name, decision, now, reason, channel)
+                decided = await self._decide(approval, vote)
+        if decided is None:
+            raise AssertionError("nothing cancels what is shielded")
+        return decided
 
     def _require_decidable(self, approval: Approval, digest: str, person: Person) -> None:
         if approval.state != "pending":
@@ -193,7 +199,7 @@ class ApprovalDesk:
                 approval=approval.id,
                 hint=f"Look at it again: agents approvals show {approval.id}",
             )
-        refusal = person.refusal(approval.asked)
+        refusal = person.refusal(approval)
         if not refusal and any(vote.by == person.name for vote in approval.votes):
             refusal = f"{person.name} has approved {approval.id} already; others have to"
         if refusal:

@@ -9,6 +9,7 @@ from typing import Final
 from orchestrator.approvals.receipt import write_receipt
 from orchestrator.errors import ArgumentsRefusedError
 from orchestrator.model.approval import Approval, Wish
+from orchestrator.model.base import JsonObject
 from orchestrator.protocol.canonical import canonical
 
 # Nobody reads more than that before saying yes.
@@ -50,7 +51,7 @@ def draft(wish: Wish, now: datetime) -> Approval:
     """Write down what a call asks people for."""
     receipt = write_receipt(wish.receipt, wish.arguments)
     name, asked, demand = new_name("ap"), wish.asked, wish.demand
-    shown = {
+    shown: JsonObject = {
         "id": name,
         "role": asked.role,
         "agent": asked.agent,
@@ -77,4 +78,5 @@ def draft(wish: Wish, now: datetime) -> Approval:
         created_at=now,
         expires_at=now + demand.lasts,
         request_id=wish.request_id,
+        subject=wish.subject,
     )

@@ -182,8 +182,9 @@ def _gwei(wei: int) -> str:
 
 
 def _decimal(number: int, places: int) -> str:
-    whole, rest = divmod(number, 10**places)
-    return f"{whole}.{rest:0{places}}".rstrip("0").rstrip(".")
+    digits = str(number).rjust(places + 1, "0")
+    rest = digits[-places:].rstrip("0")
+    return f"{digits[:-places]}.{rest}" if rest else digits[:-places]
 
 
 def _bytes(item: _Item) -> bytes:

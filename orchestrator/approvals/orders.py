@@ -240,4 +240,3 @@ class ApprovalOrders:
                     "`agents approvers add NAME`"
                 )
         return found
-

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from orchestrator.approvals.roster import Roster
 from orchestrator.clock import Clock
 from orchestrator.errors import ApproverError, SettingsError
-from orchestrator.model.approval import Approver, Asked
+from orchestrator.model.approval import Approval, Approver
 from orchestrator.model.names import AgentName, RoleName
 from orchestrator.model.notes import Notes
 
@@ -45,11 +45,12 @@ class Person:
     subject: str = ""
     roles: tuple[RoleName, ...] = ()
 
-    def refusal(self, asked: Asked) -> str:
+    def refusal(self, approval: Approval) -> str:
         """Tell why they may not decide about a call, empty if they may."""
+        asked = approval.asked
         if self.roles and asked.role not in self.roles:
             return f"{self.name} decides about other roles than {asked.role}"
-        if asked.agent in {self.name, self.subject}:
+        if {self.name, self.subject} & ({asked.agent, approval.subject} - {""}):
             return f"{self.name} asked for it, and nobody approves what they asked for"
         return ""
 

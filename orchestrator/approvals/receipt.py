@@ -91,7 +91,10 @@ def _evm(value: Json) -> str:
 
 
 def _list(arguments: JsonObject) -> str:
-    lines = [f"{visible(name, '')}: {_cut(_json(value), _LONGEST_VALUE)}" for name, value in arguments.items()]
+    lines = [
+        f"{visible(name, '')}: {_cut(_json(value), _LONGEST_VALUE)}"
+        for name, value in arguments.items()
+    ]
     return _cut("\n".join(lines), _LONGEST) or "(no arguments)"
 
 

@@ -206,8 +206,14 @@ class ApprovalStore:
         with self._database.read() as connection:
             return [read_grant(row) for row in connection.execute(query).mappings()]
 
-    def granting(self, asked: Asked, now: datetime) -> list[Grant]:
-        """Tell the grants that a call may be made by."""
+    def granting(self, asked: Asked, subject: str, now: datetime) -> list[Grant]:
+        """Tell the grants that a call may be made by.
+
+        Args:
+            asked: The call.
+            subject: Who asks as the agents' identity provider calls them; may be empty.
+            now: The time.
+        """
         return [
             grant
             for grant in self.grants(asked.role)
@@ -215,7 +221,7 @@ class ApprovalStore:
             and grant.policy == asked.policy
             and grant.agent in {None, asked.agent}
             # Nobody approves what is asked for in their own name.
-            and asked.agent not in {grant.by, grant.subject}
+            and not {grant.by, grant.subject} & ({asked.agent, subject} - {""})
             and grant.ended_at is None
             and grant.expires_at > now
             and (grant.calls is None or grant.used < grant.calls)

@@ -38,6 +38,7 @@ APPROVALS: Final = sql.Table(
     sql.Column("decided_at", Moment),
     sql.Column("used_at", Moment),
     sql.Column("used_by", sql.String(64)),
+    sql.Column("subject", sql.String(255)),
     sql.Index("approvals_by_call", "arguments_sha256", "tool"),
     sql.Index("approvals_by_state", "state", "role"),
 )
@@ -121,6 +122,7 @@ def approval_row(approval: Approval) -> dict[str, object]:
         "created_at": approval.created_at,
         "expires_at": approval.expires_at,
         "request_id": approval.request_id,
+        "subject": approval.subject,
     }
 
 
@@ -152,6 +154,7 @@ def read_approval(row: sql.RowMapping, votes: tuple[Vote, ...]) -> Approval:
         used_at=cast("datetime | None", row["used_at"]),
         used_by=cast("str | None", row["used_by"]) or "",
         votes=votes,
+        subject=cast("str | None", row["subject"]) or "",
     )
 
 

@@ -1,6 +1,7 @@
 """The writer of the record. There is one: it numbers the lines, and nothing else writes them."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, final
@@ -9,10 +10,12 @@ import anyio
 import anyio.to_thread
 
 from orchestrator.audit.record import CallRecord, Fields, write_time
+from orchestrator.audit.retire import find_old, remove
 from orchestrator.audit.sieve import Sieve
 from orchestrator.audit.writer import Writer
 from orchestrator.clock import Clock
 from orchestrator.errors import RecordUnavailableError, StateUnwritableError
+from orchestrator.model.audit import Audit
 from orchestrator.model.notes import NoteFields
 
 # Like refusals a second that are written; the rest is counted.
@@ -21,6 +24,8 @@ MOST_ALIKE: Final = 10
 KEEP_SECONDS: Final = 1.0
 # What is new is signed after so long at the latest.
 CHECKPOINT_SECONDS: Final = 60.0
+# How often it is looked for files that are too old.
+RETIRE_SECONDS: Final = 3600.0
 # What the writer says itself of each line.
 _OWN: Final = frozenset({"event", "key", "prev", "seq", "signature", "time", "v"})
 
@@ -30,9 +35,19 @@ class AuditLog:
     """Writes the record. Belongs to one event loop.
 
     While it cannot write, it refuses; it tries again with every request.
+
+    Attributes:
+        trouble: Why it cannot be written, empty if it can.
     """
 
-    def __init__(self, directory: Path, key: Path, clock: Clock, version: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        key: Path,
+        clock: Clock,
+        version: str,
+        rule: Callable[[], Audit] = Audit,
+    ) -> None:
         """Open the record, or begin one; blocks.
 
         Args:
@@ -40,6 +55,7 @@ class AuditLog:
             key: The key that signs it; made if there is none.
             clock: Where time comes from.
             version: Version of the program, told in the first line of each run.
+            rule: Tells how long lines are kept, and what is done while none can be written.
 
         Raises:
             StateCorruptError: There is a record, and no line of it can be read; or there is a key,
@@ -50,10 +66,12 @@ class AuditLog:
         self._key = key
         self._clock = clock
         self._version = version
+        self._rule = rule
+        self.trouble = ""
         self._writer: Writer | None = None
         self._is_begun = False
         self._is_closed = False
-        self._sign_at = 0.0
+        self._sign_at = self._retire_at = 0.0
         # Requests that have no line, since the first of them.
         self._unrecorded = 0
         self._unrecorded_since = ""
@@ -61,6 +79,11 @@ class AuditLog:
         # On a full disk `admit` tries again, and lets nothing in until then.
         with suppress(StateUnwritableError):
             self._open().settle()
+
+    @property
+    def reads_on(self) -> bool:
+        """Whether requests that only read go on while none can be recorded."""
+        return self._rule().when_full == "read-on"
 
     def admit(self) -> None:
         """Refuse a request whose end could not be recorded.
@@ -77,6 +100,7 @@ class AuditLog:
                 self._tell_gap(writer)
         except StateUnwritableError as error:
             self.miss()
+            self.trouble = str(error)
             raise RecordUnavailableError(str(error), hint=error.hint) from error
 
     def intend(self, entry: CallRecord) -> "asyncio.Future[None]":
@@ -159,6 +183,22 @@ class AuditLog:
                 await writer.journal.durable()
                 if head is not None:
                     await anyio.to_thread.run_sync(writer.keep_head, head)
+                if now >= self._retire_at:
+                    self._retire_at = now + RETIRE_SECONDS
+                    await self._retire(writer)
+
+    async def _retire(self, writer: Writer) -> None:
+        """Remove files that are too old, when it is on disk that they are removed."""
+        keep = self._rule().keep
+        if keep is None:
+            return
+        limit = write_time(self._clock.now() - keep)
+        old = await anyio.to_thread.run_sync(find_old, self._directory, limit)
+        for one in old:
+            writer.write(one.tombstone(f"older than {keep}"), is_signed=True)
+        if old:
+            await writer.journal.durable()
+            await anyio.to_thread.run_sync(remove, old)
 
     def close(self) -> None:
         """Write that the record ends here, and let go of it; blocks."""
@@ -210,7 +250,7 @@ class AuditLog:
             "since": self._unrecorded_since,
         }
         writer.write(fields)
-        self._unrecorded = 0
+        self._unrecorded, self.trouble = 0, ""
 
     def miss(self, count: int = 1) -> None:
         """Count what has no line, to be told as soon as there can be one."""

@@ -119,7 +119,8 @@ def decide(  # noqa: PLR0913  one for each option
     if after["state"] == "denied":
         say(f"{identity} is denied; its agent is told so when it makes the call again.")
     elif missing:
-        say(f"{identity} has your yes; {missing} more {'has' if missing == 1 else 'have'} to say so.")
+        have = "has" if missing == 1 else "have"
+        say(f"{identity} has your yes; {missing} more {have} to say so.")
     else:
         until = str(after["expires_at"])[:16].replace("T", " ")
         say(f"{identity} is approved: the agent may make exactly this call, once, until {until}.")
@@ -131,7 +132,7 @@ def watch(project: Path | None, role: str | None, *, as_json: bool) -> None:
     Raises:
         NotRunningError: Nothing runs.
     """
-    import json  # noqa: PLC0415  only here
+    import json
 
     socket = find_paths(project).control_socket
     request: Object = {"op": "approvals", "role": role, "state": "pending", "limit": 1000}

@@ -100,9 +100,7 @@ def remove(project: Path | None, name: str, who: Who, *, as_json: bool) -> None:
 
 def _generate() -> str:
     letters = [secrets.choice(_DIGITS) for _ in range(_GROUPS * _GROUP)]
-    return "-".join(
-        "".join(letters[at : at + _GROUP]) for at in range(0, len(letters), _GROUP)
-    )
+    return "-".join("".join(letters[at : at + _GROUP]) for at in range(0, len(letters), _GROUP))
 
 
 def _ask(name: str, file: Path | None) -> str:

@@ -153,7 +153,7 @@ def _say_line(line: bytes, told: "JsonObject", *, as_json: bool) -> None:
     is_bad = told.get("event") == "decision" or told.get("outcome", "ok") != "ok"
     cells = (
         _text(told, "time")[:23].replace("T", " "),
-        _text(told, "agent") or _text(told, "by") or "-",
+        _text(told, "by") or _text(told, "agent") or "-",
         _text(told, "role") or "-",
         describe(told),
     )

@@ -104,6 +104,7 @@ def check_project(
         stores=project.settings.stores,
         docker=project.settings.docker,
         notify=project.settings.notify,
+        audit=project.settings.audit,
     )
     specs = [
         *wanted.roles.values(),

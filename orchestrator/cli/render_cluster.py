@@ -10,7 +10,6 @@ from orchestrator.cli.render_compose import IMAGE, write
 from orchestrator.config.project import load_project
 from orchestrator.control.stack import stack_of
 from orchestrator.errors import SettingsError
-from orchestrator.model.names import RoleName
 from orchestrator.render.kubernetes import kubernetes_files
 from orchestrator.render.once import FOLDER
 from orchestrator.render.stack import Stack
@@ -117,10 +116,10 @@ def _drop(place: Path, engine: str, files: Mapping[str, str], *, is_check: bool)
             raise SettingsError(f"{path} cannot be removed: {error.strerror}") from error
 
 
-def _generation(text: str) -> tuple[RoleName, int]:
+def _generation(text: str) -> tuple[str, int]:
     role, _, number = text.partition("=")
     if not number.isascii() or not number.isdecimal() or int(number) < 1:
         raise SettingsError(
             f"--generation {text} is no role with a number", hint="Example: --generation executor=2"
         )
-    return RoleName(role), int(number)
+    return role, int(number)

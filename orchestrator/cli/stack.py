@@ -17,6 +17,25 @@ from orchestrator.files import write_atomically
 _KEY: Final = "x-bandmaster"
 _SECONDS: Final = 180.0
 _SHOWN: Final = 3
+# What the engine or Compose say, and what helps; the first that fits.
+_HELP: Final = (
+    (
+        re.compile(r"port is already allocated|address already in use|ports are not available"),
+        "Another program has that port: name a free one by the variable in compose/README.md.",
+    ),
+    (
+        re.compile(r"permission denied .*docker|docker.* permission denied", re.IGNORECASE),
+        "Whoever runs this has to be allowed to use the engine's socket.",
+    ),
+    (
+        re.compile(r"cannot connect to the docker daemon|docker daemon running", re.IGNORECASE),
+        "Start the engine for containers.",
+    ),
+    (
+        re.compile(r"pull access denied|no such image|manifest unknown", re.IGNORECASE),
+        "Build the images by `scripts/images`, or name them by the stack's variables.",
+    ),
+)
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -63,10 +82,9 @@ class Stack:
         }
         self.bootstraps = cast("dict[str, str]", mine["bootstraps"])
         services = cast("dict[str, dict[str, object]]", body["services"])
-        self.grace = {
-            one.service: services[one.service].get("stop_grace_period", "10s")
-            for one in self.roles.values()
-        }
+        self.port_variable = str(mine["port"])
+        published = cast("list[dict[str, str]]", services[self.gateway].get("ports", []))
+        self._ports = [(one.get("host_ip", ""), int(one["published"])) for one in published]
 
     @property
     def secrets(self) -> Path:
@@ -154,7 +172,10 @@ def run(words: Sequence[str]) -> str:
         raise SettingsError(f"`{shown}` did not end within {_SECONDS:.0f} s") from None
     if done.returncode:
         said = "; ".join(done.stderr.strip().splitlines()[-_SHOWN:])
-        raise SettingsError(f"`{shown}` failed: {said or f'exit status {done.returncode}'}")
+        raise SettingsError(
+            f"`{shown}` failed: {said or f'exit status {done.returncode}'}",
+            hint=next((words for seen, words in _HELP if seen.search(done.stderr)), None),
+        )
     return done.stdout
 
 

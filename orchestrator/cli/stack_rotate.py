@@ -70,6 +70,11 @@ def rotate_stack(
         told = _rotate_all(stack, loaded, chosen, state)
     if as_json:
         say_json({"stack": stack.name, "roles": told})
+    for place in stack.taken():
+        note(
+            f"Another program has {place}, so {stack.gateway} would not start: write "
+            f"{stack.port_variable}=PORT, a free one, into {stack.directory / '.env'}."
+        )
 
 
 def _rotate_all(
@@ -100,8 +105,10 @@ def _values(resolver: SecretResolver, spec: WorkloadSpec) -> Mapping[str, Secret
     for name, reference in spec.secrets.items():
         if reference.scheme in ISSUED:
             raise SettingsError(
-                f"{name} of {spec.role} is made by an issuer, for servers that `agents up` runs",
-                hint="In a stack, refer to the store that it is kept in.",
+                f"{name} of {spec.role} is made by an issuer (`{reference.scheme}:`), and only the "
+                "daemon of `agents up` makes, proves and ends what issuers make",
+                hint="Run the role by `agents up`; or refer to a store in which somebody else "
+                "keeps it, such as vault:// or aws-sm://, and rotate after each change there.",
             )
     return {str(name): value for name, value in resolver.resolve_all(spec.secrets).items()}
 

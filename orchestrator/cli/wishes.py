@@ -40,4 +40,5 @@ def write_wishes(state: StateFile, wanted: Desired) -> None:
         bootstraps=wanted.bootstraps,
         credentials=wanted.credentials,
         notify=wanted.notify,
+        audit=wanted.audit,
     )

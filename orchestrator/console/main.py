@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,8 @@ from orchestrator.files import write_atomically
 from orchestrator.paths import Paths
 
 BACKLOG: Final = 64
+# A third of the time after which a console is taken to be gone.
+HERE_SECONDS: Final = 20.0
 
 
 def main() -> int:
@@ -64,14 +67,35 @@ def main() -> int:
         timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=16 * 1024,
     )
-    server = uvicorn.Server(config)
     try:
-        anyio.run(lambda: server.serve(sockets=[listener]))
+        anyio.run(_serve, uvicorn.Server(config), listener, site)
     except KeyboardInterrupt:
         pass
     finally:
         _opener(paths).unlink(missing_ok=True)
     return 0
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket, site: Site) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(_say_here, site)
+        await server.serve(sockets=[listener])
+        group.cancel_scope.cancel()
+    await _say(site, "")
+
+
+async def _say_here(site: Site) -> None:
+    """Keep telling the daemon where links are opened; another daemon has to know it, too."""
+    await site.note("console.opened")
+    while site.public_url:
+        await _say(site, site.public_url)
+        await anyio.sleep(HERE_SECONDS)
+
+
+async def _say(site: Site, url: str) -> None:
+    if site.public_url:
+        with suppress(AgentsError):
+            _ = await site.daemon.ask("console.here", {"url": url})
 
 
 def _listen(host: str, port: int) -> socket.socket:

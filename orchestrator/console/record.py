@@ -10,7 +10,7 @@ from orchestrator.model.base import JsonObject
 
 # Lines that are looked through for one page; all further ones are for `agents audit search`.
 MOST_LINES: Final = 50_000
-_CALLS: Final = frozenset({"outcome", "decision", "shadow", "gap", "omitted"})
+_CALLS: Final = frozenset({"outcome", "decision", "gap", "omitted"})
 
 
 def last_calls(directory: Path, wanted: Mapping[str, str], most: int) -> list[JsonObject]:
@@ -18,8 +18,8 @@ def last_calls(directory: Path, wanted: Mapping[str, str], most: int) -> list[Js
 
     Args:
         directory: Where the record lies.
-        wanted: What their fields have to be, by name; `text` is looked for anywhere, and
-            `outcome` is `ok` or `refused` or `failed`.
+        wanted: What their fields have to be, by name; `text` is looked for anywhere, `outcome` is
+            `ok`, `refused` or `failed`, and a `what` of `tools` leaves out what calls no tool.
         most: How many.
     """
     calls = (line for line in lines(directory) if line.get("event") in _CALLS)
@@ -32,13 +32,6 @@ def lines(directory: Path) -> Iterator[JsonObject]:
         line = parse(raw)
         if line is not None:
             yield line
-
-
-def story(directory: Path, run: str, most: int) -> list[JsonObject]:
-    """Give what is recorded of a run, a trace, a session or a request, the oldest first."""
-    keys = ("run", "trace", "session", "request")
-    found = (line for line in lines(directory) if any(line.get(key) == run for key in keys))
-    return list(reversed(list(islice(found, most))))
 
 
 def tone(call: JsonObject) -> str:
@@ -54,6 +47,9 @@ def _is_wanted(call: JsonObject, wanted: Mapping[str, str]) -> bool:
             continue
         if name == "text":
             if value.casefold() not in " ".join(map(str, call.values())).casefold():
+                return False
+        elif name == "what":
+            if "tool" not in call and tone(call) == "ok":
                 return False
         elif name == "outcome":
             if tone(call) != value:

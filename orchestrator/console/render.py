@@ -20,7 +20,8 @@ _SPANS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 LIVE_SECONDS: Final = 2
 LONGEST_SHOWN: Final = 100_000
 LONGEST_CELL: Final = 2_000
-_PAIR: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9 ()/._-]{0,39}):\s+(\S.*)")
+MOST_NAMED: Final = 4
+_PAIR: Final = re.compile(r"([A-Za-z][A-Za-z0-9 ()/._-]{0,39}):\s+(\S.*)")
 
 
 @final
@@ -45,10 +46,11 @@ class Pages:
             ms=milliseconds,
             words=words,
             receipt=read_receipt,
-            headline=headline,
+            gist=gist,
             pretty=pretty,
             compact=compact,
             ticks=ticks,
+            cut=cut,
         )
         self._environment.globals["asset"] = asset
 
@@ -148,7 +150,7 @@ def milliseconds(value: Json) -> str:
 
 def words(value: Json) -> str:
     """Write a name with dashes and dots as words."""
-    return str(value).replace("_", " ").replace("-", " ") if value is not None else ""
+    return re.sub("[-_.]", " ", str(value)) if value is not None else ""
 
 
 def pretty(value: Json) -> str:
@@ -190,6 +192,11 @@ def read_receipt(text: str) -> list[Block]:
     for line in text.splitlines():
         if not line.strip():
             continue
+        if line[0].isspace() and blocks and blocks[-1]["pairs"]:
+            # It goes on with what the line before says.
+            label, value = blocks[-1]["pairs"][-1]
+            blocks[-1]["pairs"][-1] = (label, f"{value}\n{line.strip()}")
+            continue
         pair = _PAIR.fullmatch(line)
         if not blocks or (blocks[-1]["pairs"] and not pair):
             blocks.append(Block(lines=[], pairs=[]))
@@ -200,12 +207,11 @@ def read_receipt(text: str) -> list[Block]:
     return blocks
 
 
-def headline(text: str) -> str:
-    """Tell what a receipt says first."""
-    first = next(iter(read_receipt(text)), None)
-    if first is None:
-        return ""
-    return first["lines"][0] if first["lines"] else ", ".join(map(": ".join, first["pairs"][:3]))
+def gist(text: str) -> Block:
+    """Tell what a receipt says first: a sentence if it has one, and some of what it names."""
+    first = next(iter(read_receipt(text)), Block(lines=[], pairs=[]))
+    pairs = [(label, value.partition("\n")[0]) for label, value in first["pairs"][:MOST_NAMED]]
+    return Block(lines=first["lines"][:1], pairs=pairs)
 
 
 def asset(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 from orchestrator.config.places import InsidePlaces, Places
 from orchestrator.config.policies import policy_of
 from orchestrator.config.rotationcheck import MINTING_TOOL
+from orchestrator.model.audit import Audit
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.container import ContainerSpec
 from orchestrator.model.desired import (
@@ -32,6 +33,7 @@ from orchestrator.model.workload import HttpServing, WorkloadSpec
 SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _OWN_VAULT: Final = OwnVault()
 _DOCKER: Final = Docker()
+_AUDIT: Final = Audit()
 # Inside a container everything else is read-only, and its image has a PATH of its own.
 _INSIDE_BASELINE: Final = {"HOME": "/tmp", "LANG": "C.UTF-8", "TMPDIR": "/tmp", "TZ": "UTC"}  # noqa: S108 - of the container
 
@@ -51,6 +53,7 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
     stores: Mapping[str, Account] = MappingProxyType({}),
     docker: Docker = _DOCKER,
     notify: Mapping[str, Target] = MappingProxyType({}),
+    audit: Audit = _AUDIT,
 ) -> Desired:
     """Turn checked files into specs.
 
@@ -70,6 +73,7 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
         stores: Stores of secrets that are reached over the network, by name.
         docker: The engine for containers.
         notify: Who is told what happens, by name.
+        audit: How the record is kept.
 
     Returns:
         What should run; generations are left at 1.
@@ -136,6 +140,7 @@ def desired(  # noqa: PLR0913  each is a thing of its own; a bundle would be mad
         bootstraps=bootstraps,
         credentials=credentials,
         notify=NotifyPlan(targets=dict(notify), owners=owners_of),
+        audit=audit,
     )
 
 

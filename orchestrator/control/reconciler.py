@@ -161,6 +161,7 @@ class Reconciler:
                 bootstraps=desired.bootstraps,
                 credentials=desired.credentials,
                 notify=desired.notify,
+                audit=desired.audit,
             )
             self._bootstraps.begin(desired.bootstraps, self._tasks())
             current = {role: slot.spec for role, slot in self._slots.items()}

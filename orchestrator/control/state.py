@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError
 
 from orchestrator.errors import StateCorruptError, StateUnwritableError
 from orchestrator.files import write_atomically
+from orchestrator.model.audit import Audit
 from orchestrator.model.base import JsonObject, Model
 from orchestrator.model.desired import BootstrapSpec, CredentialPlan, GatewaySettings
 from orchestrator.model.names import RoleField, RoleName, ServerField, ServerName, WorkloadName
@@ -76,6 +77,7 @@ class ControlState(Model):
         closures: Orders to close roles that are not carried out to their end.
         credentials: Who makes credentials.
         notify: Who is told what happens.
+        audit: How the record is kept.
     """
 
     format: Literal[1] = 1
@@ -99,6 +101,7 @@ class ControlState(Model):
     closures: Annotated[tuple[Closure, ...], Field(strict=False)] = ()
     credentials: CredentialPlan = CredentialPlan()
     notify: NotifyPlan = NotifyPlan()
+    audit: Audit = Audit()
 
 
 def read_state(path: Path) -> ControlState:

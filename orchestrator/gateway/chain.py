@@ -13,7 +13,7 @@ from orchestrator.gateway.filters.disclose import Disclose, cut_result
 from orchestrator.gateway.filters.guard import Guard
 from orchestrator.gateway.filters.introduce import Introduce
 from orchestrator.gateway.filters.parse import Parse
-from orchestrator.gateway.filters.record import Record, Recorder
+from orchestrator.gateway.filters.record import Record, Recorder, require_record
 from orchestrator.gateway.filters.shadow import Shadow
 from orchestrator.gateway.filters.spend import Spend
 from orchestrator.gateway.filters.throttle import Throttle
@@ -111,6 +111,8 @@ def build_chain(parts: Parts, common: Common, settings: GatewaySettings) -> Hand
         ),
         # Default deny.
         Authorize(parts.table),
+        # What only reads is known now.
+        require_record,
         # What is held back exists all the same, so behind that; and costs no rate.
         Guard(parts.guards),
         # Limits are of agents and tools, so after both are known; rules before anything dear.

@@ -6,7 +6,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
-from orchestrator.errors import AgentsError, CallCancelledError, TooManyCallsError
+from orchestrator.errors import (
+    AgentsError,
+    CallCancelledError,
+    RecordUnavailableError,
+    TooManyCallsError,
+)
 from orchestrator.gateway.asgi import Direct, Receive, Send
 from orchestrator.gateway.head import Head
 from orchestrator.gateway.outlet import Outlet
@@ -87,6 +92,7 @@ class Exchange:
         watch_at: When it is looked whether its caller is still there, likewise (relay).
         announce: Makes it durable that the call is about to be made (record).
         is_intended: Whether that is so, and the call may have been made (record).
+        unrecorded: Why its end cannot be recorded, where it may go on if it only reads (record).
     """
 
     __slots__ = (
@@ -126,6 +132,7 @@ class Exchange:
         "session",
         "started",
         "target",
+        "unrecorded",
         "watch_at",
     )
 
@@ -165,6 +172,7 @@ class Exchange:
         self.nonce = ""
         self.announce: Callable[[Exchange], Awaitable[None]] = _nothing
         self.is_intended = False
+        self.unrecorded: RecordUnavailableError | None = None
         self.place: Place | None = None
         self.call: ToolCall | None = None
         self.kind: ToolClass | None = None

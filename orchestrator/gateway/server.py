@@ -103,6 +103,7 @@ class Gateway:
 
     Attributes:
         app: The ASGI application.
+        guards: What is held back.
         on_tools_changed: Is told of a workload that says that its tools changed.
         on_unwanted: Is told of an owner of processes of a role that will not come back.
     """
@@ -139,6 +140,7 @@ class Gateway:
         """
         self.on_tools_changed: Callable[[WorkloadName], None] = _ignore
         self._settings = settings or GatewaySettings()
+        self.guards: Guards = guards or open_guards()
         self._open_wire = open_wire
         info: JsonObject = {"name": "bandmaster", "version": self._settings.version}
         self._common = Common(info, secrets.token_hex(4), clock)
@@ -169,7 +171,7 @@ class Gateway:
             parking=self._parking,
             sums=sums,
             gatekeeper=gatekeeper,
-            guards=guards or open_guards(),
+            guards=self.guards,
             notes=notes,
             on_session_ended=self._note_session_end,
             on_level=self._set_level,

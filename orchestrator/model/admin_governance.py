@@ -161,6 +161,19 @@ class ConsoleNoteRequest(Model):
     ]
 
 
+class ConsoleHereRequest(Model):
+    """Say that a console is there; it is taken to be gone a minute later.
+
+    Attributes:
+        url: Where people elsewhere open signed links; empty where there is none, or it has ended.
+    """
+
+    op: Literal["console.here"] = "console.here"
+    url: Annotated[str, Field(pattern=r"^(https://[A-Za-z0-9.:-]{1,255})?$")]
+
+
+ConsoleOrder: TypeAlias = ConsoleNoteRequest | ConsoleHereRequest
+
 ApprovalOrder: TypeAlias = (
     ApprovalsRequest
     | ApprovalRequest
@@ -305,5 +318,5 @@ class NotifyTestRequest(Model):
 
 IncidentOrder: TypeAlias = IncidentsRequest | IncidentStartRequest | IncidentCloseRequest
 GovernanceRequest: TypeAlias = (
-    ApprovalOrder | GuardOrder | IncidentOrder | NotifyTestRequest | ConsoleNoteRequest
+    ApprovalOrder | GuardOrder | IncidentOrder | NotifyTestRequest | ConsoleOrder
 )

@@ -54,6 +54,7 @@ class Wish:
         arguments: Its arguments.
         receipt: How the tool's calls are told to people; empty for all arguments as they are.
         request_id: The request.
+        subject: Who asks as the agents' identity provider calls them, empty if it does not.
     """
 
     asked: Asked
@@ -62,6 +63,7 @@ class Wish:
     arguments: JsonObject
     receipt: str
     request_id: str
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class Approval:
         used_at: When its call was about to be made, or None.
         used_by: The request that was made by it, empty if none was.
         votes: What people said, the first first.
+        subject: Who asked as the agents' identity provider calls them, empty if it does not.
     """
 
     id: str
@@ -126,6 +129,7 @@ class Approval:
     used_at: datetime | None = None
     used_by: str = ""
     votes: tuple[Vote, ...] = ()
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from orchestrator.model.audit import Audit
 from orchestrator.model.auth import Auth
 from orchestrator.model.base import Model
 from orchestrator.model.issuers import IssuerSettings, OwnVault
@@ -85,6 +86,7 @@ class Desired(Model):
         bootstraps: What has to be done once, by server.
         credentials: Who makes credentials.
         notify: Who is told what happens.
+        audit: How the record is kept.
     """
 
     gateway: GatewaySettings
@@ -92,3 +94,4 @@ class Desired(Model):
     bootstraps: dict[ServerField, BootstrapSpec] = Field(default_factory=dict)
     credentials: CredentialPlan = CredentialPlan()
     notify: NotifyPlan = NotifyPlan()
+    audit: Audit = Audit()

@@ -20,7 +20,7 @@ from pydantic import (
 
 from orchestrator.errors import SecretRefError
 from orchestrator.model.base import Json, Model, PositiveDuration
-from orchestrator.model.names import SLUG_PATTERN, RoleField
+from orchestrator.model.names import SLUG_PATTERN, AgentField, RoleField
 from orchestrator.model.reference import SecretCommand, SecretRefField
 from orchestrator.model.secret import SecretRef
 
@@ -126,10 +126,13 @@ class Webhook(_Target):
         topics: What it is told about; everything if it is empty.
         webhook: Its URL, or a reference to it where whoever knows it may write.
         secret: Signs each message, so that the endpoint can tell that it is ours.
+        approver: The approver whose own it is: links in its messages let them decide without their
+            passphrase. Only where nobody else reads it.
     """
 
     webhook: WebhookField
     secret: SecretRefField | None = None
+    approver: AgentField | Literal[""] = ""
 
 
 class Mailbox(_Target):
@@ -174,6 +177,8 @@ class Pager(_Target):
         topics: What it is told about; everything if it is empty.
         command: The program, absolute, and its arguments; no shell, and no secret.
         timeout: How long it may take.
+        approver: The approver whose own it is: links in its messages let them decide without their
+            passphrase. Only where nobody else reads it.
     """
 
     command: Annotated[
@@ -181,6 +186,7 @@ class Pager(_Target):
         Field(min_length=1, max_length=64, strict=False),
     ]
     timeout: PositiveDuration = timedelta(seconds=30)
+    approver: AgentField | Literal[""] = ""
 
 
 def _kind(value: object) -> str | None:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
+from orchestrator.model.audit import Audit
 from orchestrator.model.auth import Auth
 from orchestrator.model.base import Model
 from orchestrator.model.container import ImageField
@@ -143,6 +144,7 @@ class Settings(Model):
             system limits how long the path of a socket may be.
         log_level: The least severe events that are logged.
         auth: Which tokens agents show.
+        audit: How long the record is kept, and what happens while it cannot be written.
         stores: Stores of secrets that are reached over the network: how, and with which login.
         issuers: Who makes the credentials that `rotation: upstream:` of roles replaces.
         vault: Where the project keeps what issuers made.
@@ -159,6 +161,7 @@ class Settings(Model):
     run: PlaceField | None = None
     log_level: LogLevel = "info"
     auth: Auth = Auth()
+    audit: Audit = Audit()
     stores: dict[StoreField, Account] = Field(default_factory=dict)
     issuers: dict[IssuerField, IssuerSettings] = Field(default_factory=dict)
     vault: OwnVault = OwnVault()

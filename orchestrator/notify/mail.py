@@ -2,6 +2,7 @@
 
 import smtplib
 import ssl
+from contextlib import suppress
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from typing import Final
@@ -40,10 +41,16 @@ def post(target: Mailbox, message: Message, password: str) -> None:
     host, port = target.server
     mail = compose(target, message)
     try:
-        with _connect(target, host, port) as server:
+        # Not `with`: its end raises where a server says goodbye oddly, after it took the mail.
+        server = _connect(target, host, port)
+        try:
             if target.user is not None:
                 _ = server.login(target.user, password)
             refused = server.send_message(mail)
+            with suppress(OSError, smtplib.SMTPException):
+                _ = server.quit()
+        finally:
+            server.close()
     except smtplib.SMTPAuthenticationError:
         raise SendError("it does not accept the login", is_final=True) from None
     except smtplib.SMTPNotSupportedError:

@@ -58,6 +58,7 @@ class Firewall:
         """Look at nothing yet."""
         self._turn = threading.Lock()
         self._shown = b""
+        self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("agentsd")
         self.trouble = ""
 
     def close(self) -> bool:
@@ -85,19 +86,18 @@ class Firewall:
             forget: Called when they were: whatever was proven is to be proven again.
         """
         was_closed = bool(self._shown)
-        log: structlog.typing.FilteringBoundLogger = structlog.get_logger("agentsd")
         try:
             if not any(each.name.startswith((INSIDE, EDGE)) for each in _BRIDGES.iterdir()):
                 self.trouble = ""
             elif not self.close() and was_closed:
                 forget()
-                log.warning(
+                self._log.warning(
                     "containers could reach this machine",
                     detail="the rules against it were gone, or others; they were put back",
                 )
         except (ContainerError, OSError) as error:
             if not self.trouble:
-                log.warning("containers may reach this machine", detail=str(error))
+                self._log.warning("containers may reach this machine", detail=str(error))
             self.trouble = f"containers may reach this machine: {error}"
             forget()
 

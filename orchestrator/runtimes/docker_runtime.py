@@ -7,9 +7,7 @@ name is its fence. Each launch has a container of its own; the engine restarts n
 """
 
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
-from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from typing import Final, TypeVar, final
 
 import anyio
@@ -17,36 +15,30 @@ import anyio.to_thread
 from pydantic import SecretStr
 from typing_extensions import override
 
-from orchestrator.errors import ContainerError, RuntimeUnavailableError, WorkloadStartError
-from orchestrator.model.container import PORT, ContainerSpec
+from orchestrator.errors import WorkloadStartError
+from orchestrator.model.container import PORT
 from orchestrator.model.names import SecretName, WorkloadName
 from orchestrator.model.workload import EngineState, WorkloadExit, WorkloadSpec, WorkloadStatus
 from orchestrator.runtimes.address import Address
 from orchestrator.runtimes.base import FeedGap, Process, Runtime
-from orchestrator.runtimes.docker_answers import Found, Image
+from orchestrator.runtimes.docker_answers import Found
 from orchestrator.runtimes.docker_client import DockerClient
 from orchestrator.runtimes.docker_container import (
     PROJECT,
-    VERSION,
     WORKLOAD,
-    configuration,
     container_name,
     environment,
     fill_inside,
-    labels,
-    version_of,
 )
 from orchestrator.runtimes.docker_end import end
 from orchestrator.runtimes.docker_engine import Engine
 from orchestrator.runtimes.docker_events import Connected, Died, EventReader, Lost, Reminder
-from orchestrator.runtimes.docker_files import DockerFiles, keep_directory
-from orchestrator.runtimes.docker_images import Images
+from orchestrator.runtimes.docker_files import DockerFiles
 from orchestrator.runtimes.docker_network import DockerNetworks
 from orchestrator.runtimes.docker_running import Register, Running
-from orchestrator.runtimes.docker_seats import require_here, seat_in_memory
+from orchestrator.runtimes.docker_start import Starter, is_own, need_container
 from orchestrator.runtimes.engine import EngineFiles
 from orchestrator.runtimes.identity import boot_id
-from orchestrator.runtimes.users import is_root
 
 T = TypeVar("T")
 
@@ -76,8 +68,10 @@ class DockerRuntime(Runtime):
         self._turn = anyio.Lock()
         self._proxies: set[str] = set()
         self._engine = Engine(self._files)
-        self._images = Images(self._engine)
         self._register = Register(self._engine)
+        self._starter = Starter(
+            self._engine, self._files, self._networks, self._register, self._turn
+        )
         self._trouble = ""
 
     @property
@@ -145,64 +139,9 @@ class DockerRuntime(Runtime):
             ContainerEngineError: The engine cannot be asked.
             ContainerError: There can be no such container; nothing is left of the attempt.
         """
-        container = _need(spec)
+        container = need_container(spec)
         await self.choose(container.engine)
-        name = container_name(self._files.project, spec.name)
-        image = await self._images.find(container)
-        program = spec.argv or image.program
-        if not program:
-            raise ContainerError(
-                f"the image {container.image} names no program",
-                hint="Name one under `container: command:` of the server.",
-            )
-        serves_socket = spec.http is not None and spec.http.listen == "socket"
-        serves_port = spec.http is not None and not serves_socket
-        has_network = serves_port or bool(container.egress)
-        places = self._files.places(spec.name, spec.role, serves_socket=serves_socket)
-        made = configuration(
-            self._files.project,
-            spec,
-            container,
-            places,
-            image=image.id,
-            program=program,
-            network=self._networks.name(spec.role) if has_network else "none",
-            volumes=image.volumes,
-            # Without root its socket is another user's; our group, which is its directory's, has
-            # to reach it.
-            umask="077" if is_root() or not serves_socket else "007",
-        )
-        there = await self._ask(lambda client: client.find(name))
-        if there is not None:
-            self._require_own(there, name)
-            # Its files may have been deleted under it.
-            is_same = there.labels.get(VERSION) == version_of(made) and self._files.knows(spec.name)
-            if is_same and await self._register.look(spec.name, there.id) is not None:
-                return
-            await end(self._engine, there, spec.stop.grace)
-        await self._check_user(spec, container, image, name)
-        await anyio.to_thread.run_sync(self._files.prepare, spec.name, places)
-        begun: list[str] = []
-        try:
-            async with self._turn:
-                if has_network:
-                    prepare = partial(self._networks.prepare, spec.role, container)
-                    _ = await self._ask(prepare)
-                begun.append(await self._ask(lambda client: client.create(name, made)))
-            running = await self._begin(spec.name, name, begun[0])
-            require_here(running.pid, self._files.seat(spec.name))
-            if places.serves_socket and not places.http:
-                await seat_in_memory(self._engine, self._files, spec.name, running)
-            if has_network:
-                await self._ask(lambda _: self._networks.prove(spec.role, running.pid))
-                self._proxies.update(await self._ask(self._networks.revive))
-        except BaseException:
-            with anyio.CancelScope(shield=True), suppress(RuntimeUnavailableError):
-                for each in begun:  # by id: the name may be somebody else's
-                    await self._ask(lambda client, each=each: client.remove(each))
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._files.forget, spec.name)
-            raise
+        self._proxies.update(await self._starter.start(spec, container))
 
     @override
     async def launch(self, spec: WorkloadSpec, secrets: Mapping[SecretName, SecretStr]) -> Process:
@@ -216,7 +155,7 @@ class DockerRuntime(Runtime):
             raise WorkloadStartError(f"the container of {spec.name} is not there, or ended at once")
         if not self._files.is_waiting(spec.name):
             raise WorkloadStartError(f"{spec.name} runs already, as process {running.pid}")
-        container = _need(spec)
+        container = need_container(spec)
         plain = self._networks.variables(container, spec.role)
         plain |= {str(name): fill_inside(value) for name, value in spec.env.items()}
         given = {str(name): secrets[name].get_secret_value() for name in spec.secrets}
@@ -339,25 +278,6 @@ class DockerRuntime(Runtime):
     async def _is_empty(self) -> bool:
         return not await self.observe()
 
-    async def _begin(self, workload: WorkloadName, name: str, identifier: str) -> Running:
-        """Start a container."""
-        await self._ask(lambda client: client.start(identifier, name))
-        running = await self._register.look(workload, identifier)
-        if running is None:
-            raise ContainerError(
-                f"the container of {workload} ended at once", hint="See the log of its role."
-            )
-        return running
-
-    async def _check_user(
-        self, spec: WorkloadSpec, container: ContainerSpec, image: Image, name: str
-    ) -> None:
-        """Make sure that the image has a shell and the user, who can write what it keeps."""
-        mine = labels(self._files.project, spec.name, spec.role)
-        user = await self._images.user(container, image, name, mine)
-        for place in container.keep:
-            await anyio.to_thread.run_sync(keep_directory, place, user, container.user)
-
     async def _address(self, spec: WorkloadSpec, running: Running) -> str:
         """Tell where a server serves HTTP; empty for one that does not."""
         if spec.http is None:
@@ -377,23 +297,7 @@ class DockerRuntime(Runtime):
             return None
         called = container_name(self._files.project, name)
         found = await self._ask(lambda client: client.find(called))
-        return found if found is not None and self._is_own(found) else None
-
-    def _is_own(self, found: Found) -> bool:
-        return found.labels.get(PROJECT) == self._files.project
-
-    def _require_own(self, found: Found, name: str) -> None:
-        if not self._is_own(found):
-            raise ContainerError(
-                f"a container of somebody else is called {name}",
-                hint="Rename or remove it. Nothing of it was touched.",
-            )
+        return found if found is not None and is_own(found, self._files.project) else None
 
     async def _ask(self, question: Callable[[DockerClient], T]) -> T:
         return await self._engine.ask(question)
-
-
-def _need(spec: WorkloadSpec) -> ContainerSpec:
-    if spec.container is None:
-        raise AssertionError(f"{spec.name} is no container")
-    return spec.container

@@ -64,6 +64,8 @@ class HttpWire:
         self._client = HttpClient(address, time.monotonic, group)
         self._group: TaskGroup | None = None
         self._lines: deque[bytes] = deque()
+        self._again: deque[_Post] = deque()
+        self._is_wanted_again = asyncio.Event()
         self._news = anyio.Event()
         self._problem: AgentsError | None = None
         self._was_reached = False
@@ -73,6 +75,7 @@ class HttpWire:
         self._group = anyio.create_task_group()
         _ = await self._group.__aenter__()
         self._group.start_soon(self._client.run)
+        self._group.start_soon(self._send_again)
         return self
 
     async def __aexit__(
@@ -164,16 +167,22 @@ class HttpWire:
 
     def send_again(self, post: "_Post") -> None:
         """Send a request again that the server was too busy for."""
-        if self._group is not None:
-            self._group.start_soon(self._resend, post)
+        # Not a task of its own: this is called by the connection, where nothing may be started.
+        self._again.append(post)
+        self._is_wanted_again.set()
 
-    async def _resend(self, post: "_Post") -> None:
-        await anyio.sleep(_BUSY_SECONDS)
-        try:
-            await self._reach()
-            self._client.send(post)
-        except AgentsError as error:
-            self.fail(error)
+    async def _send_again(self) -> None:
+        while True:
+            await self._is_wanted_again.wait()
+            self._is_wanted_again.clear()
+            await anyio.sleep(_BUSY_SECONDS)
+            while self._again:
+                post = self._again.popleft()
+                try:
+                    await self._reach()
+                    self._client.send(post)
+                except AgentsError as error:
+                    self.fail(error)
 
     def _tell(self) -> None:
         event, self._news = self._news, anyio.Event()

@@ -56,10 +56,12 @@ class Approving(NamedTuple):
     Attributes:
         desk: What the gateway asks.
         orders: What the control socket asks.
+        links: Makes and reads links to approvals.
     """
 
     desk: ApprovalDesk
     orders: ApprovalOrders
+    links: Links
 
 
 def open_approving(  # noqa: PLR0913, PLR0917  the parts that it brings together
@@ -81,13 +83,14 @@ def open_approving(  # noqa: PLR0913, PLR0917  the parts that it brings together
         operator: Name of whoever gives orders on this machine.
     """
     policies = PublishedPolicies(publisher)
+    links = Links(paths.link_key, clock.now)
     desk = ApprovalDesk(ApprovalStore(database), clock, notes, policies.revision)
     orders = ApprovalOrders(
         desk=desk,
         people=People(Roster(database), clock, notes, operator),
-        links=Links(paths.link_key, clock.now),
+        links=links,
         policies=policies,
         clock=clock,
         notes=notes,
     )
-    return Approving(desk, orders)
+    return Approving(desk, orders, links)

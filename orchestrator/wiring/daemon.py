@@ -83,6 +83,11 @@ _NOT_ON_DISK: Final = (
     "Free space on the disk; the daemon goes on trying to write it"
 )
 
+_NOT_RECORDED: Final = (
+    "CALLS CANNOT BE RECORDED: {}. What is not recorded is not done, but for calls that only read "
+    "where agents.yaml says `when_full: read-on`"
+)
+
 
 @final
 class Daemon:
@@ -281,6 +286,7 @@ class Daemon:
         self._audit = audit
         self._desk = desk
         self._desk_open.set()
+        self._chronicle.mention("config.loaded", {"roles": ", ".join(self._role_names())})
         self._chronicle.open(audit)
         self._governance = self._govern_with(self._guarding, self._approving, self._alarm)
         self._governance_open.set()
@@ -367,7 +373,13 @@ class Daemon:
             hosts=listening.hosts if listening else (),
             origins=listening.origins if listening else (),
         )
-        audit = AuditLog(self._paths.audit, self._paths.audit_key, self._clock, settings.version)
+        audit = AuditLog(
+            self._paths.audit,
+            self._paths.audit_key,
+            self._clock,
+            settings.version,
+            lambda: self._state.state.audit,
+        )
         journal = Journal(self._paths.sessions)
         self._guarding = open_guarding(store.database, self._chronicle)
         self._approving = open_approving(
@@ -481,6 +493,8 @@ class Daemon:
     ) -> Governance:
         if guarding is None or approving is None or alarm is None:
             raise AssertionError("loaded before")
+        from orchestrator.wiring.console import ConsoleOrders, open_announcer  # noqa: PLC0415
+
         guards = GuardOrders(
             guarding.desk,
             lambda: self._state.state.roles,
@@ -488,7 +502,10 @@ class Daemon:
             clock=self._clock,
             operator=operator_name(),
         )
-        return Governance(self._chronicle, guards, approving.orders, alarm.orders)
+        announcer = open_announcer(alarm.postman, approving.links, self._state, self._clock)
+        approving.desk.on_asked = announcer.tell
+        console = ConsoleOrders(self._chronicle, announcer)
+        return Governance(console, guards, approving.orders, alarm.orders)
 
     async def _note_credentials(self) -> None:
         if self._overview is not None:
@@ -508,6 +525,8 @@ class Daemon:
         if waiting:
             names = ", ".join(dict.fromkeys(waiting))
             more.append(f"`agents revoke-all` of {names} is not carried out to its end yet")
+        if self._audit is not None and self._audit.trouble:
+            more.append(_NOT_RECORDED.format(self._audit.trouble))
         if self._state.is_behind or (self._desk is not None and self._desk.unwritten):
             more.append(_NOT_ON_DISK)
         if self._guarding is not None:

@@ -11,15 +11,15 @@ from orchestrator.control.incident_orders import IncidentOrders
 from orchestrator.model.admin import Progress, Result
 from orchestrator.model.admin_governance import (
     ApprovalOrder,
-    ConsoleNoteRequest,
+    ConsoleOrder,
     GovernanceRequest,
     GuardOrder,
 )
-from orchestrator.model.notes import Notes
 
 if TYPE_CHECKING:
     # It brings SQLAlchemy, which the daemon loads beside its first instances' start.
     from orchestrator.approvals.orders import ApprovalOrders
+    from orchestrator.wiring.console import ConsoleOrders
 
 
 def operator_name() -> str:
@@ -37,7 +37,7 @@ class Governance:
 
     def __init__(
         self,
-        notes: Notes,
+        console: "ConsoleOrders",
         guards: GuardOrders,
         approvals: "ApprovalOrders",
         incidents: IncidentOrders,
@@ -45,12 +45,12 @@ class Governance:
         """Take what the parts work with.
 
         Args:
-            notes: Keeps what people decide.
+            console: Answers what the console asks for itself.
             guards: Answers what is asked of guards.
             approvals: Answers what is asked of approvals.
             incidents: Answers what is asked of incidents.
         """
-        self._notes = notes
+        self._console = console
         self._guards = guards
         self._approve = approvals
         self._incidents = incidents
@@ -70,13 +70,9 @@ class Governance:
             return self._guards.answer(request)
         if isinstance(request, ApprovalOrder):
             return self._approvals(request)
-        if isinstance(request, ConsoleNoteRequest):
-            return self._console(request)
+        if isinstance(request, ConsoleOrder):
+            return self._console.answer(request)
         return self._incidents.answer(request)
 
     async def _approvals(self, request: ApprovalOrder) -> AsyncGenerator[Progress | Result]:
         yield Result(body=await self._approve.answer(request))
-
-    async def _console(self, request: ConsoleNoteRequest) -> AsyncGenerator[Progress | Result]:
-        await self._notes.tell(request.event, {"by": f"uid:{os.getuid()}"})
-        yield Result(body={})

@@ -9,6 +9,7 @@ import anyio.to_thread
 from pydantic import SecretStr
 
 from orchestrator.clock import Clock
+from orchestrator.config.places import Places
 from orchestrator.errors import SecretError
 from orchestrator.model.notify import Mailbox, Pager, Target, Webhook
 from orchestrator.model.secret import SecretRef
@@ -72,10 +73,8 @@ class Ways:
         return await anyio.to_thread.run_sync(self._look_up, reference)
 
     async def _run(self, target: Pager, message: Message) -> None:
-        root, state = str(self._paths.root), str(self._paths.state)
-        command = tuple(
-            word.replace("{project}", root).replace("{state}", state) for word in target.command
-        )
+        fill = Places(self._paths.root, self._paths.state).fill
+        command = tuple(map(fill, target.command))
         told = json.dumps(
             {
                 "id": message.id,

@@ -167,7 +167,7 @@ async def test_other_policies_digests_and_seconds_are_refused(bare: Project) -> 
 
 
 async def test_approvers_decide_and_nobody_else(bare: Project) -> None:
-    """From the first approver on the operator decides nothing, and a quorum is of different people."""
+    """Once approvers are named nobody else decides, and a quorum is of different people."""
     notes = wreck(bare, "[{class: destructive, quorum: 2, expires: 15m}]")
     _ = bare.agents("up", "-d")
     assert "and 1 may" in bare.agents("status", check=None).stdout
@@ -202,7 +202,7 @@ async def test_approvers_decide_and_nobody_else(bare: Project) -> None:
     for word in words.values():
         assert word not in text
         assert word.encode() not in (bare.state / "agents.db").read_bytes()
-    events = [json.loads(line) for line in text.splitlines()]
+    events = [cast("Object", json.loads(line)) for line in text.splitlines()]
     told = [one["event"] for one in events if str(one["event"]).startswith("appro")]
     assert told.count("approval.approved") == 2
     assert told.count("approval.refused") == 2

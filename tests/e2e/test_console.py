@@ -105,15 +105,26 @@ def bank(open_project: OpenProject) -> Generator[Project]:
 
 @pytest.fixture
 def console(bank: Project) -> Generator[Console]:
-    """Run a console of it."""
+    """Run a console of it, into which nobody came yet."""
     with run_console(bank) as console:
         yield console
 
 
+@pytest.fixture(scope="module")
+def office(bank: Project) -> Generator[httpx2.Client]:
+    """Run one for most tests, and log in."""
+    with run_console(bank) as console, console.client() as client:
+        console.log_in(client)
+        yield client
+
+
 @pytest.fixture
-def inside(browser: Browser, console: Console) -> Browser:
-    """Give a browser that is logged in."""
-    browser.open(console.link)
+def inside(browser: Browser, office: httpx2.Client) -> Browser:
+    """Give a browser that is logged in there."""
+    [cookie] = office.cookies.jar
+    given = {"name": cookie.name, "value": cookie.value, "url": str(office.base_url)}
+    browser.driver.execute_cdp_cmd("Network.setCookie", {**given, "httpOnly": True})
+    browser.open(str(office.base_url))
     browser.wait(lambda: browser.read("h1") == "Overview")
     return browser
 
@@ -291,7 +302,7 @@ def test_forms_of_others_are_refused(bank: Project, console: Console) -> None:
 
 
 def test_another_page_cannot_act_for_whoever_is_logged_in(bank: Project, inside: Browser) -> None:
-    """A page at another port of this machine posts our form: the browser's own marks give it away."""
+    """A page at another port posts our form: the browser's own marks give it away."""
     target = inside.driver.current_url
     page = f'<form method="post" action="{target}act/freeze"><button>win</button></form>'
 

@@ -1,4 +1,4 @@
-"""What agents called, and the story of one of their runs."""
+"""What agents called, their runs, and the story of one of them."""
 
 from functools import partial
 from typing import Final
@@ -7,14 +7,15 @@ from anyio import to_thread
 from starlette.responses import Response
 from starlette.routing import Route
 
+from orchestrator.audit.story import runs, story
 from orchestrator.console.pages import pulse
-from orchestrator.console.record import last_calls, story
+from orchestrator.console.record import last_calls
 from orchestrator.console.render import Live
 from orchestrator.console.site import Site, Visit
 
 MOST: Final = 100
 MOST_OF_A_RUN: Final = 500
-FILTERS: Final = ("role", "outcome", "text")
+FILTERS: Final = ("role", "outcome", "what", "text")
 OUTCOMES: Final = ("ok", "failed", "refused")
 
 
@@ -24,9 +25,14 @@ def routes(site: Site) -> list[Route]:
     async def look(visit: Visit) -> Response:
         return visit.show_live(await _calls(visit))
 
+    async def look_at_runs(visit: Visit) -> Response:
+        return visit.show_live(await _runs(visit))
+
     return [
         site.page("/calls", _show),
         site.page("/live/calls", look, is_live=True),
+        site.page("/runs", _show_runs),
+        site.page("/live/runs", look_at_runs, is_live=True),
         site.page("/runs/{run}", _show_run),
     ]
 
@@ -54,7 +60,17 @@ async def _show(visit: Visit) -> Response:
 
 async def _show_run(visit: Visit) -> Response:
     run = visit.part("run")
-    find = partial(story, visit.site.paths.audit, run, MOST_OF_A_RUN)
-    lines = await to_thread.run_sync(find)
-    fields = {"run": run, "lines": lines, "most": MOST_OF_A_RUN}
-    return await pulse.show(visit, "run.html", "/calls", fields)
+    steps = await to_thread.run_sync(story, visit.site.paths.audit, run)
+    omitted = max(0, len(steps) - MOST_OF_A_RUN)
+    fields = {"run": run, "steps": steps[omitted:], "omitted": omitted}
+    return await pulse.show(visit, "run.html", "/runs", fields)
+
+
+async def _runs(visit: Visit) -> Live:
+    role = visit.query("role")[:200]
+    find = partial(runs, visit.site.paths.audit, role=role or None, limit=MOST)
+    return visit.live("runs", {"runs": await to_thread.run_sync(find)}, {"role": role})
+
+
+async def _show_runs(visit: Visit) -> Response:
+    return await pulse.show(visit, "runs.html", "/runs", {"runs": (await _runs(visit)).html})

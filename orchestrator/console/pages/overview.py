@@ -1,5 +1,7 @@
 """The first page: what runs, what waits, what was called last."""
 
+from typing import Final
+
 from anyio import to_thread
 from starlette.responses import Response
 from starlette.routing import Route
@@ -10,7 +12,8 @@ from orchestrator.console.record import last_calls
 from orchestrator.console.render import Live
 from orchestrator.console.site import Site, Visit
 
-LAST_CALLS = 12
+LAST_CALLS: Final = 12
+TOOLS: Final = {"what": "tools"}
 
 
 def routes(site: Site) -> list[Route]:
@@ -30,7 +33,7 @@ async def overview(visit: Visit) -> Live:
     """Tell all of it."""
     status = await visit.daemon.tell("status")
     waiting = listed(await pulse.maybe(visit, "approvals", {"state": "pending"}))
-    calls = await to_thread.run_sync(last_calls, visit.site.paths.audit, {}, LAST_CALLS)
+    calls = await to_thread.run_sync(last_calls, visit.site.paths.audit, TOOLS, LAST_CALLS)
     fields = {
         "status": status,
         "roles": pulse.by_role(status),

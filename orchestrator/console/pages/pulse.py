@@ -16,6 +16,7 @@ PLACES: Final = (
     ("/", "Overview"),
     ("/approvals", "Approvals"),
     ("/calls", "Calls"),
+    ("/runs", "Runs"),
     ("/rotations", "Rotations"),
     ("/guards", "Guards"),
     ("/shadow", "Shadow"),

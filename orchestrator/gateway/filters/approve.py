@@ -147,7 +147,7 @@ class Approve:
         arguments = call.arguments or {}
         try:
             held = await self._gatekeeper.admit(
-                Wish(asked, kind, demand, arguments, receipt, exchange.id)
+                Wish(asked, kind, demand, arguments, receipt, exchange.id, _subject(exchange))
             )
         except ApprovalError as error:
             exchange.approval = error.approval
@@ -194,6 +194,11 @@ def _asked(exchange: Exchange) -> Asked:
         exchange.arguments_sha256,
         exchange.policy_revision,
     )
+
+
+def _subject(exchange: Exchange) -> str:
+    principal = exchange.principal
+    return "" if principal is None or principal.proof is None else principal.proof.subject
 
 
 def _narrow(exchange: Exchange) -> None:

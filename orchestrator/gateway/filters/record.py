@@ -7,6 +7,7 @@ cannot be recorded is not done.
 import asyncio
 import re
 import traceback
+from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Protocol, final
@@ -43,12 +44,25 @@ _ROLE: Final = re.compile(SLUG_PATTERN)
 _NO_ROLE: Final = RoleName(NO_NAME)
 # Source: W3C Trace Context, traceparent; MCP 2026-07-28 for the same in `_meta`.
 _TRACE: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
+# Requests that change nothing, beside calls of READ tools.
+_LOOKS: Final = frozenset(
+    {
+        *("initialize", "ping", "server/discover"),
+        *("tools/list", "resources/list", "resources/templates/list", "prompts/list"),
+        *("resources/read", "prompts/get", "completion/complete"),
+    }
+)
 # How a request ends that an instance or the gateway has answered.
 _ANSWERED: Final = frozenset({"ok", "tool_error", "rpc_error"})
 
 
 class Recorder(Protocol):
     """Keeps records."""
+
+    @property
+    def reads_on(self) -> bool:
+        """Whether requests that only read go on while none can be recorded."""
+        ...
 
     def admit(self) -> None:
         """Refuse a request whose end could not be recorded.
@@ -83,6 +97,11 @@ class LogRecorder(Recorder):
         """Take the log as it is configured when the first line is written."""
         self._log = get_log(__name__)
 
+    @property
+    @override
+    def reads_on(self) -> bool:
+        return False
+
     @override
     def admit(self) -> None:
         """Let everything in."""
@@ -113,13 +132,9 @@ class Record:
 
     async def __call__(self, exchange: Exchange, /, then: Handler) -> Reply:
         """Answer, whatever happens."""
-        try:
-            self._recorder.admit()
-        except RecordUnavailableError as error:
-            return self._refuse_unrecorded(exchange, error)
-        if self._is_failing:
-            self._is_failing = False
-            _ = self._log.info("record_available")
+        refused = self._admit(exchange)
+        if refused is not None:
+            return refused
         exchange.announce = self._intend
         try:
             reply = await then(exchange)
@@ -140,9 +155,33 @@ class Record:
         except asyncio.CancelledError:
             self._end(exchange, Reply(0, category="flow", code=CallCancelledError.code))
             raise
+        return self._close(exchange, reply)
+
+    def _admit(self, exchange: Exchange) -> Reply | None:
+        """Refuse a request whose end could not be recorded, unless it may only read."""
+        try:
+            self._recorder.admit()
+        except RecordUnavailableError as error:
+            if not self._recorder.reads_on or exchange.head.method != "POST":
+                return self._refuse_unrecorded(exchange, error)
+            exchange.unrecorded = error
+            self._warn(error)
+            return None
+        if self._is_failing:
+            self._is_failing = False
+            _ = self._log.info("record_available")
+        return None
+
+    def _close(self, exchange: Exchange, reply: Reply) -> Reply:
+        """Record how a request went; what cannot be recorded is not told, unless it only read."""
+        if exchange.unrecorded is not None:
+            return reply  # it was counted when it came
         try:
             self._write(exchange, "outcome" if reply.stream is None else "stream", reply)
         except RecordUnavailableError as error:
+            if self._recorder.reads_on and is_reading(exchange):
+                self._warn(error)
+                return reply
             return self._refuse_unrecorded(
                 exchange,
                 OutcomeUnrecordedError(str(error)) if exchange.is_intended else error,
@@ -152,10 +191,15 @@ class Record:
         return reply
 
     def _refuse_unrecorded(self, exchange: Exchange, error: AgentsError) -> Reply:
+        self._warn(error)
+        return refuse(exchange, error)
+
+    def _warn(self, error: AgentsError) -> None:
         if not self._is_failing:
             self._is_failing = True
-            _ = self._log.error("record_unavailable", reason=str(error))
-        return refuse(exchange, error)
+            _ = self._log.error(
+                "record_unavailable", reason=str(error), reads_on=self._recorder.reads_on
+            )
 
     async def _intend(self, exchange: Exchange) -> None:
         """Return when it is on disk that the call is about to be made."""
@@ -178,6 +222,8 @@ class Record:
 
     def _end(self, exchange: Exchange, reply: Reply) -> None:
         """Write the end of what can have no other reply any more."""
+        if exchange.unrecorded is not None:
+            return
         try:
             exchange.require_whole()
         except AgentsError as error:
@@ -216,6 +262,24 @@ class Record:
             entry.category, entry.code, entry.status = reply.category, reply.code, reply.status
             entry.duration_us = round((self._clock.monotonic() - exchange.started) * 1_000_000)
         return entry
+
+
+def require_record(exchange: Exchange, /, then: Handler) -> Awaitable[Reply]:
+    """Let a request through whose end can be recorded, or that only reads where that is allowed.
+
+    Raises:
+        RecordUnavailableError: It is neither.
+    """
+    if exchange.unrecorded is not None and not is_reading(exchange):
+        raise exchange.unrecorded
+    return then(exchange)
+
+
+def is_reading(exchange: Exchange) -> bool:
+    """Whether a request changes nothing, wherever it goes."""
+    if exchange.method == "tools/call":
+        return exchange.kind == "READ" and not exchange.approval
+    return exchange.method in _LOOKS
 
 
 def _tell_call(entry: CallRecord, exchange: Exchange, call: ToolCall) -> None:

@@ -51,9 +51,7 @@ Object = dict[str, object]
 
 def describe(project: Project, engine: OwnEngine, box: str) -> None:
     """Have one role that is a process, and one whose server is in a container."""
-    _ = project.write(
-        "agents.yaml", f"listen: 127.0.0.1:0\ndocker: {{socket: {engine.socket}}}\n"
-    )
+    _ = project.write("agents.yaml", f"listen: 127.0.0.1:0\ndocker: {{socket: {engine.socket}}}\n")
     _ = shutil.copy(SERVERS / "scripted.py", project.root)
     # What is left of a server is found by the project's name among its arguments.
     scripted = f"{SERVERS / 'scripted.py'}, --say, {project.root}"

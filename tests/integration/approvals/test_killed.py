@@ -15,7 +15,7 @@ from orchestrator.approvals.store import ApprovalStore
 from orchestrator.database import Database
 
 PROGRAM = Path(__file__).parents[2] / "servers" / "approver.py"
-KILLS = 8
+KILLS = 6
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -29,8 +29,8 @@ def test_a_killed_process_makes_no_call_twice(seed: int) -> None:
             [sys.executable, str(PROGRAM), str(root / "agents.db")], stdout=subprocess.PIPE
         )
         told = cast("IO[bytes]", process.stdout)
-        for _ in range(chance.randrange(1, 40)):
-            made.append(told.readline().decode().split()[1])
+        lines = chance.randrange(1, 20)
+        made += [told.readline().decode().split()[1] for _ in range(lines)]
         process.kill()
         # What it told before it died counts, too; a line that it did not finish does not.
         made += [line.decode().split()[1] for line in told.read().split(b"\n")[:-1]]

@@ -340,6 +340,26 @@ def test_a_rendered_stack_serves(swarm: Swarm) -> None:
     assert CANARY not in text
 
 
+def test_a_neighbour_in_the_gateways_network_reaches_it(swarm: Swarm) -> None:
+    """No port is needed: a service of another stack asks it by its name, from the other node."""
+    image = swarm.images["bandmaster-wallet"]
+    words = ("--detach", "--restart-condition", "none", "--constraint", "node.hostname==bmlab-b")
+    asks = ("answers", "http://agents-gateway:8700/health")
+    network = ("--network", f"{STACK}_edge", "--no-resolve-image")
+    name = swarm.docker(
+        "service", "create", "-q", *words, *network, "--no-healthcheck", image, *asks
+    )
+    try:
+
+        def state() -> str:
+            return swarm.docker("service", "ps", name, "--format", "{{.CurrentState}}")
+
+        wait(lambda: state().startswith(("Complete", "Failed", "Rejected")))
+        assert state().startswith("Complete"), swarm.docker("service", "ps", "--no-trunc", name)
+    finally:
+        _ = swarm.docker("service", "rm", name)
+
+
 def test_what_was_made_once_is_handed_to_the_swarm(swarm: Swarm) -> None:
     """The wallet that `agents up` made on this machine signs in the swarm, with its own token."""
     wanted = {"walletName": "treasury", "chain": "ethereum"}

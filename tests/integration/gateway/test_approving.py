@@ -60,7 +60,7 @@ class Office:
     def revision(self, role: RoleName) -> str | None:
         """Tell the policy of a role."""
         assert self.rig is not None
-        place = self.rig.gateway._table.places().get(role)  # noqa: SLF001  nothing else tells it
+        place = self.rig.gateway._table.places().get(role)
         return None if place is None else place.policy.revision
 
     async def approve(self, reply: JsonObject) -> str:
@@ -195,7 +195,7 @@ async def test_a_policy_that_changes_while_a_call_waits(open_rig: OpenRig, offic
 
             async with anyio.create_task_group() as group:
                 group.start_soon(one)
-                await rig.until(lambda: rig.gateway._table._waiting)  # noqa: SLF001  nothing else tells it
+                await rig.until(lambda: rig.gateway._table._waiting)
                 changed = policy(prompts=["greet"])
                 rig.publish("treasury", instance, generation=2, policy=changed)
         _ = refusal(results[0], "approval.taken")
@@ -297,8 +297,10 @@ async def test_answers_that_nobody_asked_for_are_left_out(
         async with rig.caller("modern", capabilities=ABLE) as caller:
             _ = await office.approve(await call(caller))
             params: JsonObject = {"name": "destroy", "arguments": {"steps": STEPS}}
-            sent = {**params, "inputResponses": {"k": {"roots": []}}}
-            done = await caller.ask("tools/call", sent, {"example.com/more": "hidden", "traceparent": "00"})
+            sent: JsonObject = {**params, "inputResponses": {"k": {"roots": []}}}
+            done = await caller.ask(
+                "tools/call", sent, {"example.com/more": "hidden", "traceparent": "00"}
+            )
         assert "result" in done
         (heard,) = instance.calls()
     assert "inputResponses" not in heard
@@ -309,16 +311,17 @@ async def test_answers_that_nobody_asked_for_are_left_out(
 
 async def test_a_call_that_its_caller_leaves(open_rig: OpenRig, office: Office) -> None:
     """A caller that hangs up while its call is with the instance has used its approval."""
+    hold: list[Json] = [["hold"]]
     async with open_rig(gatekeeper=office.desk) as rig:
         office.rig = rig
         instance: Instance = await rig.talker("modern", policy=policy())
         async with rig.caller("modern") as caller:
-            name = await office.approve(await call(caller, [["hold"]]))
+            name = await office.approve(await call(caller, hold))
             with suppress(TimeoutError):
                 async with anyio.create_task_group() as group:
-                    group.start_soon(call, caller, [["hold"]])
+                    group.start_soon(call, caller, hold)
                     await rig.until(instance.calls)
                     group.cancel_scope.cancel()
-            _ = refusal(await call(caller, [["hold"]]))
+            _ = refusal(await call(caller, hold))
         assert len(instance.calls()) == 1
     assert (await office.desk.find(name)).state == "used"

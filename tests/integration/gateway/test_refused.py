@@ -91,8 +91,10 @@ def route(rig: Rig, server: Server, generation: int) -> None:
     tools: tuple[JsonObject, ...] = tuple(
         {"name": name, "inputSchema": {"type": "object"}} for name in CLASSES
     )
-    classes = MappingProxyType({ToolName(name): kind for name, kind in CLASSES.items()})
-    rig.routes[TREASURY] = Route(TREASURY, ServerName("tools"), target, tools, classes, "")
+    classes: dict[ToolName, ToolClass] = {ToolName(name): kind for name, kind in CLASSES.items()}
+    rig.routes[TREASURY] = Route(
+        TREASURY, ServerName("tools"), target, tools, MappingProxyType(classes), ""
+    )
     rig.swap()
 
 

@@ -35,10 +35,10 @@ REFUSED = b'{"jsonrpc":"2.0","id":null,"error":{"code":-1,"message":"no"}}'
 
 
 async def attest(
-    scripted: Scripted, era: EraChoice = "auto", startup: float = 10.0, silence: float = 5.0
+    scripted: Scripted, era: EraChoice = "auto", startup: float = 60.0, silence: float = 60.0
 ) -> Attested:
     """Probe the scripted server."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(120):
         async with HttpWire(Address("/mcp", socket=str(scripted.path))) as wire:
             return await probe(
                 wire,

@@ -37,9 +37,9 @@ ERAS: list[Era] = ["modern", "legacy"]
 TOOLS = ["echo", "huge", "count", "ask", "hold", "change", "crash"]
 
 
-async def attest(address: Address, era: EraChoice = "auto", startup: float = 20.0) -> Attested:
+async def attest(address: Address, era: EraChoice = "auto", startup: float = 120.0) -> Attested:
     """Probe a server."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(150):
         async with HttpWire(address) as wire:
             return await probe(wire, era, prefix="t-", startup=timedelta(seconds=startup))
 
@@ -75,7 +75,7 @@ async def test_a_server_that_answers_with_json_only(real: Start, connect: Connec
 async def test_a_bootstrap_speaks_to_it(real: Start) -> None:
     """A server over HTTP can be opened for calls of our own."""
     server = real("socket")
-    with anyio.fail_after(30):
+    with anyio.fail_after(120):
         async with HttpWire(server.address) as wire:
             dialogue = await Dialogue.open(wire, "auto", prefix="t-")
             result = await dialogue.call_tool("echo", {"text": "hi"})
@@ -173,6 +173,6 @@ async def test_a_server_that_the_network_reaches(stranger: socket.socket) -> Non
 
 async def until(check: Callable[[], bool]) -> None:
     """Wait for what another process does."""
-    with anyio.fail_after(30):
+    with anyio.fail_after(120):
         while not check():  # noqa: ASYNC110 - just said
             await anyio.sleep(0.01)

@@ -103,7 +103,7 @@ class World:
         self.close()
         self.open()
 
-    def wish(  # noqa: PLR0913  what a test may want to vary
+    def wish(
         self,
         amount: str = "1",
         *,

@@ -1,7 +1,8 @@
-"""A call is made at most once an approval, and never without; people decide what they were shown."""
+"""A call is made once an approval, and never without; people decide what they were shown."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -115,7 +116,7 @@ async def test_other_arguments_agents_tools_and_policies_are_other_calls(world: 
 
 
 @pytest.mark.parametrize("is_approved", [True, False])
-async def test_time_ends_an_approval(world: World, is_approved: bool) -> None:  # noqa: FBT001
+async def test_time_ends_an_approval(world: World, is_approved: bool) -> None:
     """What waited too long, for people or for its call, counts no more."""
     name = (await ask(world, world.wish(lasts=timedelta(minutes=15)))).approval
     if is_approved:
@@ -174,6 +175,16 @@ async def test_one_no_is_enough(world: World) -> None:
 
     with pytest.raises(ApprovalDeniedError):
         _ = await world.desk.admit(world.wish(quorum=2))
+
+
+async def test_nobody_approves_for_themselves_under_another_name(world: World) -> None:
+    """The subject of the asking agent is the same person, whatever the agent is called."""
+    wish = replace(world.wish(), subject="sub-17")
+    name = (await ask(world, wish)).approval
+
+    with pytest.raises(ApproverError, match="nobody approves"):
+        _ = await world.decide(name, person=Person("carol", subject="sub-17"))
+    assert (await world.decide(name, person=Person("dora", subject="sub-18"))).state == "approved"
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,12 @@ def test_a_receipt_keeps_all_its_lines_in_their_order() -> None:
     assert [block["lines"] for block in blocks] == [["Sends 2 ETH"], ["Not decoded", "http://x"]]
     assert blocks[0]["pairs"] == [("To", "0xabc"), ("Fee", "1")]
     assert blocks[1]["pairs"] == [("walletName", '"t"')]
-    assert render.headline(text) == "Sends 2 ETH"
-    assert render.headline("a: 1\nb: 2") == "a: 1, b: 2"
-    assert (render.headline(""), render.read_receipt("")) == ("", [])
+    assert render.gist(text) == {"lines": ["Sends 2 ETH"], "pairs": [("To", "0xabc"), ("Fee", "1")]}
+    assert render.read_receipt("Fee: 1\n  a gas\n\n") == [
+        {"lines": [], "pairs": [("Fee", "1\na gas")]}
+    ]
+    assert render.gist("Fee: 1\n  a gas")["pairs"] == [("Fee", "1")]
+    assert (render.gist(""), render.read_receipt("")) == ({"lines": [], "pairs": []}, [])
 
 
 @pytest.mark.parametrize(

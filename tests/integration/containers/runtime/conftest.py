@@ -331,7 +331,7 @@ def elsewhere() -> Generator[Elsewhere]:
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            port = int(process.stdout.readline())
+            port = int(cast("str", process.stdout.readline()))
             inside = ("nsenter", f"--net=/proc/{process.pid}/ns/net")
             for line in (
                 ("ip", "link", "add", wire, "type", "veth", "peer", "name", "eth0",

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Final, cast, final
 import anyio
 import pytest
 from structlog.testing import capture_logs
-from typing_extensions import override
 
 from orchestrator.errors import ContainerError
-from orchestrator.runtimes.base import FeedGap, Runtime
+from orchestrator.runtimes.attached import AttachedRuntime
 from orchestrator.runtimes.both import BothRuntimes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import Generator
 
     from tests.integration.containers.runtime.conftest import Boxes
 
@@ -225,17 +224,6 @@ async def test_a_container_while_rules_are_gone(
         assert boxes.runtime.notes() == ()
 
 
-@final
-class NoProcesses(Runtime):
-    """An engine that has nothing to tell."""
-
-    @override
-    async def exits(self) -> AsyncGenerator[FeedGap]:
-        """Tell of no end."""
-        yield FeedGap()
-        await anyio.sleep_forever()
-
-
 async def test_rules_are_looked_at_all_the_time(
     boxes: Boxes, outside: int, rules_alone: None
 ) -> None:
@@ -243,7 +231,7 @@ async def test_rules_are_looked_at_all_the_time(
     assert rules_alone is None
     process = await boxes.run(boxes.spec("boxed_http.py", "--port", "{port}", http=ON_PORT))
     gateway = process.address.removeprefix("elsewhere:http://").rpartition(".")[0] + ".1"
-    both = BothRuntimes(NoProcesses(), boxes.runtime)
+    both = BothRuntimes(AttachedRuntime(lambda _: None), boxes.runtime)
 
     async def follow() -> None:
         async for _ in both.exits():

@@ -64,11 +64,12 @@ RSA_KEY: Final = rsa.generate_private_key(65537, 2048)
 
 
 class SteeredClock(Clock):
-    """Both clocks, put forward by hand."""
+    """Both clocks, put forward by hand; the one for pauses stands still otherwise."""
 
     def __init__(self) -> None:
         """Begin with the time as it is."""
         self.ahead = 0.0
+        self._begun = time.monotonic()
 
     @override
     def now(self) -> datetime:
@@ -78,7 +79,7 @@ class SteeredClock(Clock):
     @override
     def monotonic(self) -> float:
         """Tell the seconds that only grow."""
-        return time.monotonic() + self.ahead
+        return self._begun + self.ahead
 
 
 class _Handler(BaseHTTPRequestHandler):
