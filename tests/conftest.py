@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from http.client import HTTPResponse
 
-    from selenium.webdriver.remote.webdriver import WebDriver
-
     from orchestrator.model.secret import SecretRef
 
 Object = dict[str, object]
@@ -372,11 +370,76 @@ def _finder(variables: Mapping[str, str]) -> Callable[[SecretRef], SecretStr]:
     return find
 
 
+class Element(Protocol):
+    """A part of a page, as its driver gives it."""
+
+    @property
+    def text(self) -> str:
+        """The text that a person sees."""
+        ...
+
+    def click(self) -> None:
+        """Click it."""
+        ...
+
+    def send_keys(self, *value: str) -> None:
+        """Press keys in it."""
+        ...
+
+
+class _Focus(Protocol):
+    @property
+    def active_element(self) -> Element: ...
+
+
+class Driver(Protocol):
+    """What drives a browser: the part of Selenium that is used here, whose own types say less."""
+
+    current_url: str
+
+    @property
+    def switch_to(self) -> _Focus:
+        """Where the focus is."""
+        ...
+
+    def get(self, url: str) -> None:
+        """Go to an address."""
+        ...
+
+    def find_element(self, by: str, value: str) -> Element:
+        """Find the first part that matches."""
+        ...
+
+    def find_elements(self, by: str, value: str) -> list[Element]:
+        """Find all parts that match."""
+        ...
+
+    def execute_script(self, script: str) -> object:
+        """Run a script in the page."""
+        ...
+
+    def execute_cdp_cmd(self, cmd: str, cmd_args: Object) -> object:
+        """Have the browser do something."""
+        ...
+
+    def get_log(self, log_type: str) -> list[dict[str, str]]:
+        """Tell what the browser logged."""
+        ...
+
+    def set_page_load_timeout(self, time_to_wait: float) -> None:
+        """Bound how long a page may take."""
+        ...
+
+    def quit(self) -> None:
+        """End it."""
+        ...
+
+
 @final
 class Browser:
     """A real Chromium without a window."""
 
-    def __init__(self, driver: WebDriver) -> None:
+    def __init__(self, driver: Driver) -> None:
         """Take what drives it."""
         self.driver = driver
 
@@ -403,7 +466,7 @@ class Browser:
 
     def run(self, script: str) -> object:
         """Run a script in the page, as no page of ours does, and tell its result."""
-        return cast("object", self.driver.execute_script(script))
+        return self.driver.execute_script(script)
 
     def wait(self, question: Callable[[], bool]) -> None:
         """Wait for something that the page does by itself."""
@@ -418,8 +481,7 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """Tell what the browser complained of since the last time."""
-        logged = cast("list[dict[str, str]]", self.driver.get_log("browser"))
-        return [entry["message"] for entry in logged]
+        return [entry["message"] for entry in self.driver.get_log("browser")]
 
 
 @pytest.fixture(scope="session")
@@ -437,7 +499,7 @@ def chromium() -> Generator[Browser]:
         options.add_argument(word)
     options.add_argument("--window-size=1280,900")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    started = Chrome(options, ChromeService(driver))
+    started = cast("Driver", cast("object", Chrome(options, ChromeService(driver))))
     try:
         started.set_page_load_timeout(LONGEST)
         yield Browser(started)
@@ -449,6 +511,6 @@ def chromium() -> Generator[Browser]:
 def browser(chromium: Browser) -> Browser:
     """Give the browser, with nothing left of earlier tests."""
     chromium.open("about:blank")
-    chromium.driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
+    _ = chromium.driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
     _ = chromium.complaints()
     return chromium

@@ -22,6 +22,9 @@ _LOOK: Final = 512
 _LONGEST_NAME: Final = 256
 # Short words with something between them; no key or token is.
 _WORDS: Final = re.compile(r"\$?[A-Za-z0-9]{1,31}(?:[_./-][A-Za-z0-9]{1,31}){0,7}")
+# No secret that is looked for is shorter; and a number is one by its name only.
+_SHORT: Final = 16
+_HEX: Final = re.compile(r"0x[0-9a-fA-F]{1,64}")
 # What may hold a password, and is no part of what a resource is called.
 _PRIVATE: Final = re.compile(r"(?<=//)[^/@]*@|[?#].*", re.DOTALL)
 
@@ -106,6 +109,8 @@ def _show(value: Json) -> str:
 
 
 def _keep_text(text: str) -> str:
-    if find_secret(text[:_LOOK].encode("utf-8", "replace")):
+    # Most are short words and addresses, in which there is nothing to be looked for.
+    is_plain = len(text) < _SHORT or _HEX.fullmatch(text) is not None
+    if not is_plain and find_secret(text[:_LOOK].encode("utf-8", "replace")):
         return NO_NAME
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."

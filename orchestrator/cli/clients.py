@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import stat
 import sys
 import tomllib
 from collections.abc import Callable
@@ -16,14 +15,15 @@ from pathlib import Path
 from typing import Final, TypeAlias, cast
 
 from orchestrator.cli import json_text, toml_text
+from orchestrator.cli.client_file import read_client_file, write_client_file
+from orchestrator.cli.client_hook import CLIENT, PREFIX, place_hook
 from orchestrator.cli.output import note, say, say_json
 from orchestrator.cli.places import find_root
 from orchestrator.errors import ConfigError, SettingsError
-from orchestrator.files import PRIVATE_FILE, read_regular, write_atomically
+from orchestrator.files import PRIVATE_FILE
 
 Entry: TypeAlias = "dict[str, str | list[str]]"
 
-_LONGEST_FILE_BYTES: Final = 16 * 1024 * 1024
 _TOML_PLACE: Final = re.compile(r"\(at line (\d+), column (\d+)\)")
 
 
@@ -107,10 +107,18 @@ CLIENTS: Final = {
 }
 
 
-def config(
-    project: Path | None, role: str, client: str, *, write: bool, as_json: bool = False
+def config(  # noqa: PLR0913  one for each option
+    project: Path | None,
+    role: str,
+    client: str,
+    *,
+    write: bool,
+    hook: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Print what a client needs to reach a role, or merge it into the client's own file.
+
+    With `hook`, the client also asks its person before it calls a destructive tool.
 
     Raises:
         SettingsError: There is no such client or role.
@@ -124,7 +132,9 @@ def config(
         )
     root = find_root(project)
     _check_role(root, role)
-    name = f"bandmaster-{role}"
+    name = f"{PREFIX}{role}"
+    if hook:
+        _check_hook(client, kind)
     entry = _entry(kind, root, role)
     if kind.file is None:
         if write:
@@ -136,18 +146,38 @@ def config(
     folder = _folder(root)
     path = kind.file(folder)
     changed = write and _merge(path, kind, name, entry)
+    hooked = place_hook(folder, _program(), root, role, write=write) if hook else None
     if as_json:
-        say_json({"client": client, "file": str(path), "changed": changed, "entry": {name: entry}})
+        told: dict[str, object] = {"client": client, "file": str(path), "changed": changed}
+        told["entry"] = {name: entry}
+        if hooked is not None:
+            told["hook"] = hooked.describe()
+        say_json(told)
         return
     if not write:
         say(_snippet(kind, name, entry))
         note(f"This belongs into {path}; `--write` merges it there.")
+        if hooked is not None:
+            say(hooked.snippet)
+            note(f"And this into {hooked.file}.")
         return
+    if hooked is not None:
+        state = "Wrote" if hooked.is_changed else "There is already"
+        note(f"{state} the confirmation hook in {hooked.file}")
     if changed:
         note(f"Wrote {name} into {path}")
     else:
         note(f"{path} has {name} already; nothing was changed")
     note(kind.next_step.format(name=name, folder=folder))
+
+
+def _check_hook(client: str, kind: Client) -> None:
+    if client != CLIENT:
+        raise SettingsError(
+            f"there is no confirmation hook for {kind.title}",
+            hint=f"`--hook` goes with `--client {CLIENT}`; `approval:` in the role's file holds "
+            "calls of every client.",
+        )
 
 
 def _check_role(root: Path, role: str) -> None:
@@ -207,7 +237,7 @@ def _merge(path: Path, kind: Client, name: str, entry: Entry) -> bool:
     """
     real = Path(os.path.realpath(path))
     add = f"Add this yourself:\n{_snippet(kind, name, entry)}"
-    found = _read(real, path)
+    found = read_client_file(real, path)
     text, mode = ("", PRIVATE_FILE) if found is None else found
     try:
         old = _present(text, kind, name)
@@ -234,7 +264,7 @@ def _merge(path: Path, kind: Client, name: str, entry: Entry) -> bool:
         raise ConfigError(f"{path}: it is nested too deeply; nothing was changed") from error
     except (json_text.StructureError, toml_text.StructureError) as error:
         raise ConfigError(f"{path}: {error}; nothing was changed", hint=add) from error
-    _write(real, path, new, mode, before=found)
+    write_client_file(real, path, new, mode, before=found)
     return True
 
 
@@ -275,35 +305,6 @@ def _check_ours(old: "dict[str, object] | None", entry: Entry, path: Path, name:
         f"{path}: {name} is there already, for {owner}; nothing was changed",
         hint=f"Remove or rename {name} in that file first.",
     )
-
-
-def _read(real: Path, path: Path) -> tuple[str, int] | None:
-    try:
-        content, facts = read_regular(real, _LONGEST_FILE_BYTES, follow=False)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    if facts.st_uid != os.geteuid():
-        raise ConfigError(f"{path} belongs to another user; nothing was changed")
-    if len(content) > _LONGEST_FILE_BYTES:
-        raise ConfigError(f"{path} is too long; nothing was changed")
-    try:
-        return content.decode(), stat.S_IMODE(facts.st_mode)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no UTF-8 text; nothing was changed") from error
-
-
-def _write(real: Path, path: Path, new: str, mode: int, *, before: tuple[str, int] | None) -> None:
-    try:
-        real.parent.mkdir(parents=True, exist_ok=True)
-        if _read(real, path) != before:
-            raise ConfigError(f"{path} was changed just now by its client", hint="Try again.")
-        write_atomically(real, new.encode(), mode)
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be written: {error.strerror}; nothing was changed"
-        ) from error
 
 
 def _toml_place(message: str, text: str) -> str:

@@ -1,6 +1,5 @@
 """What the commands that hold things back can be told."""
 
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -12,9 +11,7 @@ shadows = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-ReasonOption = Annotated[
-    str, typer.Option("--reason", metavar="TEXT", help="Why; it is recorded.")
-]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it is recorded.")]
 MaybeRole = Annotated[
     str | None, typer.Argument(metavar="[ROLE]", help="Name of the role; by default all.")
 ]

@@ -112,7 +112,7 @@ def show(project: Path | None, incident_id: str, *, as_json: bool) -> None:
     if incident["closed_at"] is not None:
         why = visible(str(incident["close_reason"]), "")
         by = visible(str(incident["closed_by"]), "")
-        say(f"closed by {by}{': ' + why if why else ''}")
+        say(f"closed by {by}{f': {why}' if why else ''}")
         for step in cast("list[Object]", incident["close_steps"]):
             say(_line(step, str(incident["closed_at"])))
     _tell_remaining(incident)
@@ -150,7 +150,7 @@ def _line(step: Object, began: str) -> str:
     mark = paint("ok", "green") if step["ok"] else paint("NOT DONE", "red")
     after = (at - start_at).total_seconds()
     text = visible(str(step["note"]), "")
-    return f"  {at:%H:%M:%S.%f} +{after:.3f}s  {str(step['name']):8} {mark}  {text}"
+    return f"  {at:%H:%M:%S.%f} +{after:.3f}s  {step['name']!s:8} {mark}  {text}"
 
 
 def _tell_remaining(incident: Object) -> None:

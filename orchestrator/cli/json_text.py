@@ -25,7 +25,7 @@ class _Member:
     end: int
 
 
-def set_member(text: str, path: Sequence[str], value: Object) -> str:
+def set_member(text: str, path: Sequence[str], value: object) -> str:
     """Set one member of a JSON text, and make the objects around it if there are none.
 
     Args:

@@ -251,8 +251,8 @@ def console(
     work(project, listen, public_url, opens=not no_open)
 
 
-@app.command(epilog="Example: agents config treasury --client claude-code --write")
-def config(
+@app.command(epilog="Example: agents config treasury --client claude-code --write --hook")
+def config(  # noqa: PLR0913  one for each option
     role: RoleArgument,
     *,
     client: Annotated[
@@ -264,13 +264,25 @@ def config(
     write: Annotated[
         bool, typer.Option("--write", help="Merge it into the client's own file.")
     ] = False,
+    hook: Annotated[
+        bool,
+        typer.Option("--hook", help="claude-code: ask its person before a destructive call."),
+    ] = False,
     project: ProjectOption = None,
     json: JsonOption = False,
 ) -> None:
     """Print what a client needs to reach a role; foreign entries of its file are never touched."""
     from orchestrator.cli.clients import config as work
 
-    work(project, role, client, write=write, as_json=json)
+    work(project, role, client, write=write, hook=hook, as_json=json)
+
+
+@app.command(hidden=True)
+def hook(role: RoleArgument, *, project: ProjectOption = None) -> None:
+    """Be a client's hook: says on stdout whether its person is to be asked about a call."""
+    from orchestrator.cli.client_hook import answer_hook as work
+
+    work(project, role)
 
 
 @app.command(epilog="Example: agents tools treasury --full")

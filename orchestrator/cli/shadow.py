@@ -38,9 +38,7 @@ def start(  # noqa: PLR0913  one for each option
         say(f"`agents shadow report {role}` shows them.")
 
 
-def stop(
-    project: Path | None, role: str, tool: str | None, *, reason: str, as_json: bool
-) -> None:
+def stop(project: Path | None, role: str, tool: str | None, *, reason: str, as_json: bool) -> None:
     """End a shadow.
 
     Raises:

@@ -1,6 +1,7 @@
 """The console as an ASGI application: how one gets in, and all pages."""
 
 from collections.abc import Awaitable, Callable
+from itertools import chain
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -11,11 +12,19 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from orchestrator.console.guard import Guard
-from orchestrator.console.pages import approvals, calls, guards, links, overview, pulse, rotations
-from orchestrator.console.pages import incidents as incident_pages
+from orchestrator.console.pages import (
+    approvals,
+    calls,
+    guards,
+    incidents,
+    links,
+    overview,
+    pulse,
+    rotations,
+)
 from orchestrator.console.render import HERE
 from orchestrator.console.sessions import LONGEST_SECONDS, Refusal
-from orchestrator.console.site import Form, Site, Visit, read_form
+from orchestrator.console.site import Form, Site, Visit, part_of, read_form
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 _KINDS: Final = {
@@ -39,14 +48,23 @@ def make_app(site: Site, hosts: tuple[str, ...]) -> Starlette:
         site: What pages share.
         hosts: Values of `Host` under which it is reached here.
     """
-    parts = (pulse, overview, approvals, calls, rotations, guards, incident_pages, links)
+    parts = (
+        pulse.routes,
+        overview.routes,
+        approvals.routes,
+        calls.routes,
+        rotations.routes,
+        guards.routes,
+        incidents.routes,
+        links.routes,
+    )
     return Starlette(
         routes=[
             Route("/login", _show_login(site), methods=["GET"]),
             Route("/login", _log_in(site), methods=["POST"]),
             site.action("/logout", _log_out),
             Route("/static/{name}", _give_file, methods=["GET"]),
-            *(route for part in parts for route in part.routes(site)),
+            *chain.from_iterable(routes(site) for routes in parts),
         ],
         middleware=[
             Middleware(
@@ -93,7 +111,7 @@ async def _log_out(visit: Visit, _form: Form) -> Response:
 
 
 async def _give_file(request: Request) -> Response:
-    name = str(request.path_params["name"])
+    name = part_of(request, "name")
     if name not in _KINDS:
         return Response(status_code=404)
     headers = {"cache-control": "public, max-age=31536000, immutable"}

@@ -1,7 +1,7 @@
 """What every request to the console has to get past, and what every reply carries."""
 
 from collections.abc import Iterable
-from typing import Final, final
+from typing import Final, cast, final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -55,7 +55,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        refusal = self._refuse(Headers(scope=scope), str(scope["path"]), str(scope["method"]))
+        path, method = cast("str", scope["path"]), cast("str", scope["method"])
+        refusal = self._refuse(Headers(scope=scope), path, method)
         if refusal is not None:
             await refusal(scope, receive, _dressing(send))
             return
@@ -90,8 +91,7 @@ class _Bounded:
     async def __call__(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
-            body: object = message.get("body", b"")
-            self._left -= len(body) if isinstance(body, bytes) else 0
+            self._left -= len(cast("bytes", message.get("body", b"")))
             if self._left < 0:
                 raise ClientDisconnect
         return message

@@ -12,7 +12,7 @@ import time
 import webbrowser
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import anyio
 import uvicorn
@@ -42,7 +42,7 @@ def main() -> int:
         _ = sys.stderr.write(f"agents: {error}\n{error.hint or ''}\n")
         return error.exit_code
     address = f"[{host}]" if ":" in host else host
-    bound = int(str(listener.getsockname()[1]))
+    bound = cast("int", listener.getsockname()[1])
     here = f"{address}:{bound}"
     site = Site(
         paths=paths,

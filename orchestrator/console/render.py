@@ -3,10 +3,11 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypedDict, final
+from types import MappingProxyType
+from typing import Final, TypedDict, cast, final
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader
@@ -38,21 +39,9 @@ class Pages:
             finalize=_show,
             auto_reload=False,
         )
-        self._environment.filters.update(
-            ago=ago,
-            clock=clock,
-            day=day,
-            span=span,
-            ms=milliseconds,
-            words=words,
-            receipt=read_receipt,
-            gist=gist,
-            pretty=pretty,
-            compact=compact,
-            ticks=ticks,
-            cut=cut,
-        )
-        self._environment.globals["asset"] = asset
+        # Jinja's own types know only the filters that it brings.
+        cast("dict[str, object]", cast("object", self._environment.filters)).update(FILTERS)
+        cast("dict[str, object]", cast("object", self._environment.globals))["asset"] = asset
 
     def render(self, template: str, fields: Mapping[str, object]) -> str:
         """Render a template with these fields, by name."""
@@ -224,3 +213,19 @@ def asset(name: str) -> str:
 
 
 _ASSETS: Final[dict[str, str]] = {}
+FILTERS: Final[Mapping[str, Callable[..., object]]] = MappingProxyType(
+    {
+        "ago": ago,
+        "clock": clock,
+        "compact": compact,
+        "cut": cut,
+        "day": day,
+        "gist": gist,
+        "ms": milliseconds,
+        "pretty": pretty,
+        "receipt": read_receipt,
+        "span": span,
+        "ticks": ticks,
+        "words": words,
+    }
+)

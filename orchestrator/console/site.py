@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -117,7 +117,7 @@ class Visit:
 
     def part(self, name: str) -> str:
         """Give a part of the path."""
-        return str(self.request.path_params[name])
+        return part_of(self.request, name)
 
     def show(self, template: str, fields: Mapping[str, object], *, status: int = 200) -> Response:
         """Answer with a page."""
@@ -165,6 +165,11 @@ class Visit:
     async def approvers(self) -> list[JsonObject]:
         """Tell the people who may approve; none means that the operator may."""
         return listed(await self.daemon.ask("approvers"), "approvers")
+
+
+def part_of(request: Request, name: str) -> str:
+    """Give a part of a request's path."""
+    return cast("str", request.path_params[name])
 
 
 async def read_form(request: Request) -> Form:

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator.audit import reader
-from orchestrator.files import PRIVATE_FILE, make_private_directory, sync_directory, write_atomically
+from orchestrator.files import (
+    PRIVATE_FILE,
+    make_private_directory,
+    sync_directory,
+    write_atomically,
+)
 from orchestrator.model.names import RoleName
 
 FILE: Final = "record.jsonl"

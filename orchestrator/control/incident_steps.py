@@ -281,8 +281,10 @@ class Steps:
             facts=done.facts,
             remaining=(
                 "Calls that were cut stay cut: whether one took effect, its server knows.",
-                "Credentials that the role's server shows others were not replaced: "
-                f"`agents rotate {incident.role} --purpose upstream`, or `agents revoke-all`.",
+                (
+                    "Credentials that the role's server shows others were not replaced: "
+                    f"`agents rotate {incident.role} --purpose upstream`, or `agents revoke-all`."
+                ),
             ),
         )
 

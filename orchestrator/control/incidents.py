@@ -258,7 +258,7 @@ class Incidents:
             if incident.state == "closing":
                 raise
             return Done(ok=False, note=str(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  the steps that are left matter more
             self._log.exception("an incident's step failed", incident=incident.id, step=name)
             words = f"unexpected {type(error).__name__}; see the daemon's log"
             if incident.state == "closing":

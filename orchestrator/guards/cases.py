@@ -44,7 +44,7 @@ class IncidentStore:
         """
         bodies = sql.select(_INCIDENTS.c.body).order_by(_INCIDENTS.c.started_at)
         with self._database.read() as connection:
-            found = [cast("str", row) for row in connection.execute(bodies).scalars()]
+            found = cast("list[str]", connection.execute(bodies).scalars().all())
         try:
             return tuple(Incident.model_validate_json(body, strict=False) for body in found)
         except ValidationError:

@@ -120,7 +120,7 @@ class GuardDesk:
             )
         return is_new
 
-    async def release(
+    async def release(  # noqa: PLR0913  what a hold is known by, and who ends it
         self,
         kinds: Collection[HoldKind],
         role: RoleName | None,
@@ -153,8 +153,7 @@ class GuardDesk:
             ended = tuple(
                 one
                 for one in self.holds
-                if one.kind in kinds
-                and (one.role, one.tool, one.origin) == (role, tool, origin)
+                if one.kind in kinds and (one.role, one.tool, one.origin) == (role, tool, origin)
             )
             if not ended:
                 return ()

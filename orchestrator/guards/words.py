@@ -35,7 +35,9 @@ def _sentence(hold: Hold) -> str:
         "frozen": f"{role} is frozen",
         "read-only": f"{role} may only read",
         "disabled": f"{hold.tool} is disabled{at}",
-        "shadow": f"{role} works in shadow" if hold.tool is None else f"{hold.tool} is in shadow{at}",
+        "shadow": f"{role} works in shadow"
+        if hold.tool is None
+        else f"{hold.tool} is in shadow{at}",
     }[hold.kind]
     since = "" if hold.since is None else f" since {_text(hold.since)}"
     until = "" if hold.until is None else f", until {_text(hold.until)}"

@@ -95,7 +95,10 @@ WebhookField = Annotated[
         json_schema_input_type=Annotated[
             str,
             WithJsonSchema(
-                {"type": "string", "examples": ["https://alerts.example.com/hook", "env:ALERTS_URL"]}
+                {
+                    "type": "string",
+                    "examples": ["https://alerts.example.com/hook", "env:ALERTS_URL"],
+                }
             ),
         ]
         | SecretCommand,

@@ -54,7 +54,9 @@ def post(target: Mailbox, message: Message, password: str) -> None:
     except smtplib.SMTPAuthenticationError:
         raise SendError("it does not accept the login", is_final=True) from None
     except smtplib.SMTPNotSupportedError:
-        raise SendError("it does not do what is asked of it (TLS, a login)", is_final=True) from None
+        raise SendError(
+            "it does not do what is asked of it (TLS, a login)", is_final=True
+        ) from None
     except smtplib.SMTPRecipientsRefused as error:
         codes = [code for code, _ in error.recipients.values()]
         is_final = all(code >= _PERMANENT for code in codes)

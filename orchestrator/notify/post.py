@@ -96,7 +96,7 @@ class Postman(Notifier):
         _ = self._begin(topic, title, text, links, owner, None)
 
     @override
-    async def deliver(  # noqa: PLR0913  as the protocol says
+    async def deliver(
         self,
         topic: Topic,
         title: str,

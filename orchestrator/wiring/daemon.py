@@ -304,10 +304,7 @@ class Daemon:
             if self._access is not None:
                 group.start_soon(self._fetch_keys, self._access)
             group.start_soon(audit.keep)
-            group.start_soon(self._guarding.desk.keep)
-            group.start_soon(self._approving.desk.keep)
-            group.start_soon(self._alarm.postman.run)
-            group.start_soon(self._alarm.incidents.run)
+            self._keep_governing(group)
             listener, listening = await self._listen()
             await group.start(gateway.serve, [listener])
             host, port = address_of(listener)
@@ -506,6 +503,15 @@ class Daemon:
         approving.desk.on_asked = announcer.tell
         console = ConsoleOrders(self._chronicle, announcer)
         return Governance(console, guards, approving.orders, alarm.orders)
+
+    def _keep_governing(self, group: TaskGroup) -> None:
+        """Have the parts that govern calls go on with what they did not finish."""
+        if self._guarding is None or self._approving is None or self._alarm is None:
+            raise AssertionError("loaded before")
+        group.start_soon(self._guarding.desk.keep)
+        group.start_soon(self._approving.desk.keep)
+        group.start_soon(self._alarm.postman.run)
+        group.start_soon(self._alarm.incidents.run)
 
     async def _note_credentials(self) -> None:
         if self._overview is not None:

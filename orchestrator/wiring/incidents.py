@@ -70,9 +70,7 @@ def open_alarm(  # noqa: PLR0913  the parts that it brings together
         StateUnwritableError: The database cannot be used now.
         StateCorruptError: An incident in it is not understood.
     """
-    postman = Postman(
-        lambda: state.state.notify.targets, Ways(paths, look_up, clock).to, log
-    )
+    postman = Postman(lambda: state.state.notify.targets, Ways(paths, look_up, clock).to, log)
     store = IncidentStore(database)
     steps = Steps(
         Means(

@@ -56,7 +56,8 @@ class Console:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         """Wait for its link."""
         assert process.stdout is not None
-        match = re.search(r"(http://127\.0\.0\.1:[0-9]+)/login#(\S+)", process.stdout.readline())
+        line = cast("str", process.stdout.readline())
+        match = re.search(r"(http://127\.0\.0\.1:[0-9]+)/login#(\S+)", line)
         assert match
         self.url: str = match[1]
         self.code: str = match[2]
@@ -123,7 +124,7 @@ def inside(browser: Browser, office: httpx2.Client) -> Browser:
     """Give a browser that is logged in there."""
     [cookie] = office.cookies.jar
     given = {"name": cookie.name, "value": cookie.value, "url": str(office.base_url)}
-    browser.driver.execute_cdp_cmd("Network.setCookie", {**given, "httpOnly": True})
+    _ = browser.driver.execute_cdp_cmd("Network.setCookie", {**given, "httpOnly": True})
     browser.open(str(office.base_url))
     browser.wait(lambda: browser.read("h1") == "Overview")
     return browser

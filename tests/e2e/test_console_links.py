@@ -126,7 +126,8 @@ def away(bank: Project) -> Generator[httpx2.Client]:
     )
     try:
         assert process.stdout is not None
-        match = re.search(r"http://127\.0\.0\.1:[0-9]+", process.stdout.readline())
+        line = cast("str", process.stdout.readline())
+        match = re.search(r"http://127\.0\.0\.1:[0-9]+", line)
         assert match
         headers = {"host": PUBLIC, "origin": f"https://{PUBLIC}"}
         with httpx2.Client(base_url=match[0], headers=headers, timeout=PATIENCE) as client:

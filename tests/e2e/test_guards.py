@@ -78,12 +78,11 @@ def made(project: Project) -> int:
 
 def events(project: Project) -> list[Object]:
     """Read the record."""
-    lines = [
+    return [
         cast("Object", json.loads(line))
         for path in sorted((project.state / "audit").glob("*.jsonl"))
         for line in path.read_bytes().splitlines()
     ]
-    return lines
 
 
 async def test_a_frozen_role_refuses_the_next_call(two: Project) -> None:
@@ -203,7 +202,10 @@ async def test_a_role_in_shadow_does_nothing(two: Project) -> None:
         assert (refusal(result), made(two)) == ("shadow.not_executed", before)
         assert dict(result.meta or {})["dev.bandmaster/shadow"] is True
         assert cast("Object", result.structured_content)["category"] == "flow"
-        assert [await code_of(one, "wipe") for one in (client, other)] == ["shadow.not_executed", ""]
+        assert [await code_of(one, "wipe") for one in (client, other)] == [
+            "shadow.not_executed",
+            "",
+        ]
         assert await code_of(client, "echo") == ""
         assert made(two) == before + 2
     restart(two)

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from orchestrator.console.pages.approvals import DECISIONS, tell_decided
-from orchestrator.console.site import Site, read_form
+from orchestrator.console.site import Site, part_of, read_form
 from orchestrator.errors import AgentsError
 from orchestrator.model.base import JsonObject
 
@@ -22,7 +22,7 @@ def routes(site: Site) -> list[Route]:
     """Add the page."""
 
     async def show(request: Request) -> Response:
-        link = str(request.path_params["link"])[:_LONGEST]
+        link = part_of(request, "link")[:_LONGEST]
         try:
             one = await site.daemon.tell("approval.link", {"link": link})
         except AgentsError as error:
@@ -31,7 +31,7 @@ def routes(site: Site) -> list[Route]:
         return _show(site, link, one, confirm=confirm if confirm in DECISIONS else "")
 
     async def decide(request: Request) -> Response:
-        link = str(request.path_params["link"])[:_LONGEST]
+        link = part_of(request, "link")[:_LONGEST]
         form = await read_form(request)
         decision = form.get("decision", "")
         try:

@@ -90,11 +90,11 @@ async def test_a_call_that_is_being_recorded_is_not_sent_after_a_freeze(open_rig
         intend = rig.recorder.intend
 
         def slow(entry: object) -> asyncio.Future[None]:
-            _ = intend(entry)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+            _ = intend(entry)  # type: ignore[arg-type]
             entered.set()
             return durable
 
-        rig.recorder.intend = slow  # type: ignore[method-assign]  # pyright: ignore[reportAttributeAccessIssue]
+        rig.recorder.intend = slow
         async with rig.caller("modern") as caller:
             answers: list[JsonObject] = []
 

@@ -107,7 +107,7 @@ async def test_a_full_disk_keeps_nobody_from_freezing(database: Database) -> Non
     def refuse() -> object:
         raise StateUnwritableError("the disk is full")
 
-    database.write = refuse  # type: ignore[method-assign, assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    database.write = refuse  # type: ignore[method-assign, assignment]
     with pytest.raises(StateUnwritableError, match="NOT on disk"):
         _ = await desk.hold(FREEZE)
     assert is_frozen(guards)
@@ -115,7 +115,7 @@ async def test_a_full_disk_keeps_nobody_from_freezing(database: Database) -> Non
     with pytest.raises(StateUnwritableError):
         _ = await release(desk)
     assert is_frozen(guards)
-    database.write = write  # type: ignore[method-assign]  # pyright: ignore[reportAttributeAccessIssue]
+    database.write = write
     with anyio.fail_after(LONGEST):
         async with anyio.create_task_group() as group:
             group.start_soon(desk.keep)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, NoReturn, cast, final
 
 import anyio
 import anyio.lowlevel
@@ -44,6 +44,8 @@ from orchestrator.tokens.verify import TokenIndex
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from structlog.typing import FilteringBoundLogger
 
 LONGEST: Final = 30
 ROLE: Final = RoleName("high")
@@ -193,11 +195,12 @@ def world() -> Generator[World]:
 @asynccontextmanager
 async def process(world: World, fate: Fate | None = None) -> AsyncGenerator[Process]:
     """Live once; the incidents' work runs meanwhile."""
-    clock, log, destiny = SystemClock(), structlog.get_logger(), fate or Fate()
+    clock, destiny = SystemClock(), fate or Fate()
+    log = cast("FilteringBoundLogger", structlog.get_logger())
     tokens = TokenStore(world.place / "agents.db", clock)
     store = IncidentStore(tokens.database)
     put = store.put
-    store.put = lambda incident: destiny.step(lambda: put(incident))  # type: ignore[method-assign]  # pyright: ignore[reportAttributeAccessIssue]
+    store.put = lambda incident: destiny.step(lambda: put(incident))
     guards = Guards()
     guard_desk = GuardDesk(guards, HoldStore(tokens.database), world.told)
     guard_desk.load()
@@ -224,9 +227,7 @@ async def process(world: World, fate: Fate | None = None) -> AsyncGenerator[Proc
     known = store.load()
     for one in known:
         steps.hold_again(one)
-    incidents = Incidents(
-        known, steps=steps, store=store, notes=world.told, clock=clock, log=log
-    )
+    incidents = Incidents(known, steps=steps, store=store, notes=world.told, clock=clock, log=log)
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(incidents.run)
@@ -266,7 +267,7 @@ async def settled(one: Process, state: str) -> Incident:
 @asynccontextmanager
 async def doomed(world: World, fate: Fate) -> AsyncGenerator[Process]:
     """Live until the end that was meant."""
-    with pytest.raises(BaseExceptionGroup) as caught:  # noqa: PT012  it ends somewhere in there
+    with pytest.raises(BaseExceptionGroup) as caught:
         async with process(world, fate) as one:
             yield one
     assert caught.group_contains(Killed)
@@ -332,7 +333,7 @@ async def test_a_full_disk_stops_no_incident(world: World) -> None:
         async with process(world) as one:
             database = _database(one)
             write = database.write
-            database.write = _refuse  # type: ignore[method-assign]  # pyright: ignore[reportAttributeAccessIssue]
+            database.write = _refuse
             world.told.is_full = True
             incident = await start(one)
             assert not incident.durable
@@ -344,7 +345,7 @@ async def test_a_full_disk_stops_no_incident(world: World) -> None:
             with pytest.raises(AgentsError):
                 _ = await close(one, incident.id)
             assert one.incidents.get(incident.id).state == "open"
-            database.write = write  # type: ignore[method-assign]  # pyright: ignore[reportAttributeAccessIssue]
+            database.write = write
             world.told.is_full = False
             one.desk.catch_up()
             while not one.incidents.get(incident.id).durable or "incident.started" not in (
@@ -393,5 +394,5 @@ def _database(one: Process) -> Database:
     return store.database
 
 
-def _refuse() -> Mapping[str, str]:
+def _refuse() -> NoReturn:
     raise StateUnwritableError("the disk is full")

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from orchestrator.console import render
 from orchestrator.console.acts import ACTS, about
 from orchestrator.console.pages.guards import back_to
+from orchestrator.model.base import JsonObject
 
 
 def test_every_text_is_escaped_and_seen() -> None:
@@ -60,7 +61,7 @@ def test_moments_are_told_coarsely(seconds: int, words: str) -> None:
 
 def test_long_values_are_cut_and_say_so() -> None:
     """Ten megabytes of arguments do not reach a browser."""
-    long = {"x": "y" * 10_000_000}
+    long: JsonObject = {"x": "y" * 10_000_000}
     assert len(render.pretty(long)) < render.LONGEST_SHOWN + 100
     assert "more characters are not shown" in render.pretty(long)
     assert len(render.compact(long)) == render.LONGEST_CELL
