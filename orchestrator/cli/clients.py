@@ -16,7 +16,7 @@ from typing import Final, TypeAlias, cast
 
 from orchestrator.cli import json_text, toml_text
 from orchestrator.cli.client_file import read_client_file, write_client_file
-from orchestrator.cli.client_hook import CLIENT, PREFIX, place_hook
+from orchestrator.cli.client_hook import CLIENT, PREFIX, Hook, place_hook
 from orchestrator.cli.output import note, say, say_json
 from orchestrator.cli.places import find_root
 from orchestrator.errors import ConfigError, SettingsError
@@ -153,22 +153,25 @@ def config(  # noqa: PLR0913  one for each option
         if hooked is not None:
             told["hook"] = hooked.describe()
         say_json(told)
-        return
-    if not write:
-        say(_snippet(kind, name, entry))
-        note(f"This belongs into {path}; `--write` merges it there.")
+    elif write:
         if hooked is not None:
-            say(hooked.snippet)
-            note(f"And this into {hooked.file}.")
-        return
-    if hooked is not None:
-        state = "Wrote" if hooked.is_changed else "There is already"
-        note(f"{state} the confirmation hook in {hooked.file}")
-    if changed:
-        note(f"Wrote {name} into {path}")
+            state = "Wrote" if hooked.is_changed else "There is already"
+            note(f"{state} the confirmation hook in {hooked.file}")
+        if changed:
+            note(f"Wrote {name} into {path}")
+        else:
+            note(f"{path} has {name} already; nothing was changed")
+        note(kind.next_step.format(name=name, folder=folder))
     else:
-        note(f"{path} has {name} already; nothing was changed")
-    note(kind.next_step.format(name=name, folder=folder))
+        _show(path, _snippet(kind, name, entry), hooked)
+
+
+def _show(path: Path, snippet: str, hooked: Hook | None) -> None:
+    say(snippet)
+    note(f"This belongs into {path}; `--write` merges it there.")
+    if hooked is not None:
+        say(hooked.snippet)
+        note(f"And this into {hooked.file}.")
 
 
 def _check_hook(client: str, kind: Client) -> None:

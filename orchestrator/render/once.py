@@ -6,7 +6,6 @@ value is in a script, or among the words of a command.
 """
 
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 from shlex import quote
 from typing import Final
 
@@ -131,9 +130,9 @@ def _given(server: StackServer, once: Once) -> list[tuple[str, str]]:
 def _packed(once: Once, place: str) -> str:
     """Write the command that packs a directory, without the secrets in it."""
     left_out = [
-        f"--exclude=./{PurePosixPath(mark).relative_to(place)}"
+        f"--exclude=./{mark.removeprefix(f'{place}/')}"
         for mark in once.marks
-        if PurePosixPath(mark).is_relative_to(place)
+        if mark.startswith(f"{place}/")
     ]
     return _line("tar", *map(quote, left_out), "-C", quote(place), "-cf - .")
 

@@ -6,10 +6,10 @@ again. One table serves all projects of a machine: its rules go by how bridges a
 """
 
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, final
 
 import structlog
@@ -21,7 +21,6 @@ from orchestrator.errors import ContainerError
 INSIDE: Final = "mcpr-"
 EDGE: Final = "mcpe-"
 _SECONDS: Final = 20.0
-_BRIDGES: Final = Path("/sys/class/net")
 _TABLE: Final = ("table", "inet", "bandmaster")
 # What comes from a role's bridge stays on it; a proxy's goes out, but to no other proxy, as far as
 # the kernel shows these rules what stays on one bridge. This machine gets replies to what it asked
@@ -87,7 +86,7 @@ class Firewall:
         """
         was_closed = bool(self._shown)
         try:
-            if not any(each.name.startswith((INSIDE, EDGE)) for each in _BRIDGES.iterdir()):
+            if not any(name.startswith((INSIDE, EDGE)) for _, name in socket.if_nameindex()):
                 self.trouble = ""
             elif not self.close() and was_closed:
                 forget()
