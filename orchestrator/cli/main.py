@@ -12,7 +12,13 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.approval_commands import approvals, approvers, grants
+from orchestrator.cli.approval_commands import (
+    AsOption,
+    PassphraseOption,
+    approvals,
+    approvers,
+    grants,
+)
 from orchestrator.cli.audit_commands import audit
 from orchestrator.cli.credential_commands import (
     REOPEN_EXAMPLE,
@@ -249,6 +255,22 @@ def console(
     from orchestrator.cli.console import console as work
 
     work(project, listen, public_url, opens=not no_open)
+
+
+@app.command(epilog="Example: agents top --as alice")
+def top(
+    *,
+    name: AsOption = None,
+    passphrase_file: PassphraseOption = None,
+    once: Annotated[bool, typer.Option("--once", help="One moment, and no keys.")] = False,
+    project: ProjectOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show what runs, waits for a person and is called, live; approve, deny, freeze by a key."""
+    from orchestrator.cli.approver import Who
+    from orchestrator.cli.top import top as work
+
+    work(project, Who(name, passphrase_file), once=once, as_json=json)
 
 
 @app.command(epilog="Example: agents config treasury --client claude-code --write --hook")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, final
 import anyio
 import anyio.to_thread
 
+from orchestrator.clock import Clock
 from orchestrator.errors import AgentsError, StateUnwritableError
 from orchestrator.guards.index import Guards
 from orchestrator.model.guards import Hold, HoldKind
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
 
 RETRY_SECONDS: Final = 1.0
 _EVENTS: Final[dict[HoldKind, tuple[str, str]]] = {
-    "frozen": ("role.frozen", "role.thawed"),
-    "read-only": ("role.frozen", "role.thawed"),
-    "disabled": ("tool.disabled", "tool.enabled"),
-    "shadow": ("shadow.started", "shadow.stopped"),
+    "frozen": ("guard.frozen", "guard.thawed"),
+    "read-only": ("guard.frozen", "guard.thawed"),
+    "disabled": ("guard.disabled", "guard.enabled"),
+    "shadow": ("guard.shadow_started", "guard.shadow_stopped"),
 }
+_OVER: Final = "guard.shadow_ended"
+# A clock that is put forward ends a shadow no later than this.
+_LONGEST_WAIT_SECONDS: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -40,17 +44,19 @@ class GuardDesk:
     through meanwhile. To let go counts when it is on disk.
     """
 
-    def __init__(self, guards: Guards, store: "HoldStore", notes: Notes) -> None:
+    def __init__(self, guards: Guards, store: "HoldStore", notes: Notes, clock: Clock) -> None:
         """Change what these guards hold back.
 
         Args:
             guards: What the gateway asks.
             store: Where it is kept.
             notes: Where people's decisions are told.
+            clock: Tells when a shadow is over.
         """
         self._guards = guards
         self._store = store
         self._notes = notes
+        self._clock = clock
         # One change of what is on disk at a time.
         self._lock = anyio.Lock()
         self._unwritten: list[_Unwritten] = []
@@ -72,13 +78,14 @@ class GuardDesk:
         return len(self._unwritten)
 
     def load(self) -> None:
-        """Read what is held back; blocks. Where it cannot be read, everything is frozen."""
+        """Read what is held back, before anybody asks; blocks.
+
+        Where it cannot be read, everything is frozen.
+        """
         try:
-            holds = self._store.load()
+            self._guards.load(self._store.load())
         except AgentsError as error:
             self._guards.fail(str(error))
-        else:
-            self._guards.load(holds)
 
     def hold_now(self, hold: Hold) -> bool:
         """Hold something back in memory, without a pause; `hold`, or time, puts it on disk.
@@ -165,15 +172,39 @@ class GuardDesk:
             return ended
 
     async def keep(self) -> None:
-        """Read and write what could not be read or written before, until cancelled."""
+        """Do what could not be done before, and end shadows whose time is over; until cancelled."""
         while True:
             if self.problem:
-                await anyio.to_thread.run_sync(self.load)
-            if self.problem or not await self._catch_up():
+                await self._load_again()
+            if self.problem or not (await self._catch_up() and await self._end_shadows()):
                 await anyio.sleep(RETRY_SECONDS)
                 continue
-            await self._news.wait()
+            now = self._clock.now()
+            ends = [(one.until - now).total_seconds() for one in self.holds if one.until]
+            with anyio.move_on_after(min([*ends, _LONGEST_WAIT_SECONDS]) if ends else None):
+                await self._news.wait()
             self._news = anyio.Event()
+
+    async def _load_again(self) -> None:
+        try:
+            self._guards.load(await anyio.to_thread.run_sync(self._store.load))
+        except AgentsError as error:
+            self._guards.fail(str(error))
+
+    async def _end_shadows(self) -> bool:
+        """Forget shadows whose time is over; nobody asks for them any more. True if that is so."""
+        async with self._lock:
+            now = self._clock.now()
+            over = tuple(one for one in self.holds if one.until is not None and one.until <= now)
+            try:
+                for one in over:
+                    await self._notes.tell(_OVER, _fields(one, one.by, one.reason))
+                if over:
+                    await anyio.to_thread.run_sync(self._store.remove, *over)
+            except AgentsError:
+                return False
+            self._guards.load(one for one in self.holds if one not in over)
+            return True
 
     async def _replace(self, known: Hold, hold: Hold) -> None:
         """Give a shadow another end; told, then on disk, before it counts."""
@@ -182,6 +213,7 @@ class GuardDesk:
             await anyio.to_thread.run_sync(self._store.put, hold)
             self._unwritten = [one for one in self._unwritten if one.hold != known]
             self._guards.load((*(one for one in self.holds if one != known), hold))
+            self._news.set()
 
     async def _catch_up(self) -> bool:
         """Tell and write what is not on disk yet; True when all of it is."""

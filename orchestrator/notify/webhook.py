@@ -84,7 +84,9 @@ async def post(
         headers["x-bandmaster-signature"] = sign(secret, now, body)
     try:
         async with (
-            httpx2.AsyncClient(timeout=SECONDS, trust_env=False) as client,
+            httpx2.AsyncClient(
+                timeout=SECONDS, trust_env=False, verify=ssl.create_default_context()
+            ) as client,
             client.stream("POST", url, content=body, headers=headers) as response,
         ):
             status = response.status_code

@@ -378,7 +378,7 @@ class Daemon:
             lambda: self._state.state.audit,
         )
         journal = Journal(self._paths.sessions)
-        self._guarding = open_guarding(store.database, self._chronicle)
+        self._guarding = open_guarding(store.database, self._chronicle, self._clock)
         self._approving = open_approving(
             self._paths,
             store.database,

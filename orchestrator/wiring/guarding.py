@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from orchestrator.clock import Clock
 from orchestrator.database import Database
 from orchestrator.guards.desk import GuardDesk
 from orchestrator.guards.index import Guards
@@ -21,9 +22,9 @@ class Guarding(NamedTuple):
     desk: GuardDesk
 
 
-def open_guarding(database: Database, notes: Notes) -> Guarding:
+def open_guarding(database: Database, notes: Notes, clock: Clock) -> Guarding:
     """Read what is held back; blocks. Where it cannot be read, everything is frozen."""
     guards = Guards()
-    desk = GuardDesk(guards, HoldStore(database), notes)
+    desk = GuardDesk(guards, HoldStore(database), notes, clock)
     desk.load()
     return Guarding(guards, desk)

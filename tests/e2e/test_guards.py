@@ -110,8 +110,8 @@ async def test_a_frozen_role_refuses_the_next_call(two: Project) -> None:
         assert await code_of(client, "echo") == ""
     assert "Nothing is held back" in two.agents("guards").stdout
     names = [one["event"] for one in events(two)]
-    assert names.count("role.frozen") == 1
-    assert names.count("role.thawed") == 1
+    assert names.count("guard.frozen") == 1
+    assert names.count("guard.thawed") == 1
 
 
 async def test_a_role_that_may_only_read(two: Project) -> None:

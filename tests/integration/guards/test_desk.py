@@ -13,6 +13,7 @@ import anyio.lowlevel
 import pytest
 from typing_extensions import override
 
+from orchestrator.clock import Clock, SystemClock
 from orchestrator.database import Database
 from orchestrator.errors import (
     RecordUnavailableError,
@@ -65,12 +66,12 @@ def database() -> Generator[Database]:
         made.close()
 
 
-def open_desk(database: Database) -> tuple[Guards, GuardDesk, Told]:
+def open_desk(database: Database, clock: Clock | None = None) -> tuple[Guards, GuardDesk, Told]:
     """Open what an earlier process left."""
     guards = Guards()
     assert is_frozen(guards)  # before anything was read
     told = Told(guards)
-    desk = GuardDesk(guards, HoldStore(database), told)
+    desk = GuardDesk(guards, HoldStore(database), told, clock or SystemClock())
     desk.load()
     return guards, desk, told
 
@@ -93,7 +94,7 @@ async def test_to_hold_counts_at_once_and_to_let_go_when_it_is_on_disk(database:
     assert other.holds == (FREEZE,)
     assert await release(desk) == (FREEZE,)
     assert await release(desk) == ()
-    assert told.events == [("role.frozen", True), ("role.thawed", True)]
+    assert told.events == [("guard.frozen", True), ("guard.thawed", True)]
     assert not is_frozen(guards)
     again, _, _ = open_desk(database)
     assert not is_frozen(again)
@@ -124,7 +125,7 @@ async def test_a_full_disk_keeps_nobody_from_freezing(database: Database) -> Non
             group.cancel_scope.cancel()
     again, _, _ = open_desk(database)
     assert is_frozen(again)
-    assert told.events[0] == ("role.frozen", True)
+    assert told.events[0] == ("guard.frozen", True)
 
 
 async def test_what_cannot_be_told_is_not_let_go(database: Database) -> None:
@@ -163,6 +164,41 @@ async def test_a_shadow_gets_another_end(database: Database) -> None:
         assert each.shadow(ROLE, "send", "WRITE", NOW + timedelta(hours=1)) is None
         assert each.shadow(ROLE, "echo", "READ", NOW) is None
         assert each.shadow(RoleName("low"), "send", "WRITE", NOW) is None
+
+
+async def test_a_shadow_that_is_over_is_forgotten(database: Database) -> None:
+    """Nobody has to ask for it with each call, and the record says when it ended."""
+    clock = MovedClock()
+    guards, desk, told = open_desk(database, clock)
+    shadow = Hold(kind="shadow", role=ROLE, since=NOW, until=NOW + timedelta(hours=2))
+    with anyio.fail_after(LONGEST):
+        assert await desk.hold(shadow)
+        assert not guards.is_idle
+        clock.moment = NOW + timedelta(hours=2)
+        async with anyio.create_task_group() as group:
+            group.start_soon(desk.keep)
+            while not guards.is_idle:
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+    assert open_desk(database)[0].is_idle
+    assert [event for event, _ in told.events] == ["guard.shadow_started", "guard.shadow_ended"]
+
+
+@final
+class MovedClock(Clock):
+    """A clock that stands still until it is put forward."""
+
+    def __init__(self) -> None:
+        """Begin with a time."""
+        self.moment = NOW
+
+    @override
+    def now(self) -> datetime:
+        return self.moment
+
+    @override
+    def monotonic(self) -> float:
+        return 0.0
 
 
 def test_who_is_refused_what() -> None:

@@ -202,7 +202,7 @@ async def process(world: World, fate: Fate | None = None) -> AsyncGenerator[Proc
     put = store.put
     store.put = lambda incident: destiny.step(lambda: put(incident))
     guards = Guards()
-    guard_desk = GuardDesk(guards, HoldStore(tokens.database), world.told)
+    guard_desk = GuardDesk(guards, HoldStore(tokens.database), world.told, clock)
     guard_desk.load()
     index = TokenIndex(clock)
     desk = TokenDesk(tokens, index, clock, world.place / "tokens")
