@@ -112,7 +112,7 @@ def _rate(calls: list[Object]) -> Rates:
 def _screen() -> Generator[int]:
     """Take the whole terminal, keys one by one, and give it back as it was."""
     terminal = sys.stdin.fileno()
-    before = cast("list[object]", termios.tcgetattr(terminal))
+    before = termios.tcgetattr(terminal)
     try:
         _ = tty.setcbreak(terminal)
         _ = sys.stdout.write("\x1b[?1049h\x1b[?25l")
