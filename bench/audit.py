@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import anyio
+from typing_extensions import override
 
 from orchestrator.audit.keys import read_key_file
 from orchestrator.audit.log import AuditLog
@@ -146,15 +147,20 @@ class Gateway:
 class Nothing(Recorder):
     """Keeps nothing."""
 
-    reads_on = False
+    @property
+    @override
+    def reads_on(self) -> bool:
+        return False
 
+    @override
     def admit(self) -> None:
         """Let everything in."""
 
+    @override
     def intend(self, entry: CallRecord) -> "asyncio.Future[None]":
-        """Keep nothing."""
         raise NotImplementedError(entry)
 
+    @override
     def record(self, entry: CallRecord) -> None:
         """Keep nothing."""
 

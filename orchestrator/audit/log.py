@@ -165,6 +165,7 @@ class AuditLog:
             writer.write(entry.fields(), is_urgent=True)
         except StateUnwritableError as error:
             self.miss()
+            self.trouble = str(error)
             raise RecordUnavailableError(str(error), hint=error.hint) from error
 
     async def keep(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Final, cast, final
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -82,7 +82,7 @@ class Guard:
 
 @final
 class _Bounded:
-    """Gives a request's body up to the limit; one that is longer breaks off."""
+    """Gives a request's body up to the limit; one that is longer is refused."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -93,7 +93,7 @@ class _Bounded:
         if message["type"] == "http.request":
             self._left -= len(cast("bytes", message.get("body", b"")))
             if self._left < 0:
-                raise ClientDisconnect
+                raise HTTPException(413)
         return message
 
 

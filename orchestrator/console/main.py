@@ -58,7 +58,7 @@ def main() -> int:
         threading.Thread(target=_invite_again, args=(site, here), daemon=True).start()
     config = uvicorn.Config(
         make_app(site, hosts),
-        log_level="critical",
+        log_level="error",
         access_log=False,
         proxy_headers=False,
         server_header=False,

@@ -360,6 +360,54 @@ def test_the_theme_is_chosen_once(inside: Browser) -> None:
     inside.click("#theme")
 
 
+def test_a_body_that_says_nothing_of_its_length_is_bounded(console: Console) -> None:
+    """It is refused while it comes."""
+    with console.client() as client:
+        kind = {"content-type": "application/x-www-form-urlencoded"}
+        pieces = (b"x" * 10_000 for _ in range(20))
+        assert client.post("/login", content=pieces, headers=kind).status_code == 413
+
+
+def test_a_page_that_is_open_when_its_session_ends_leads_to_the_login(console: Console) -> None:
+    """What it asks for by itself is answered by a way out, and nothing else."""
+    with console.client() as client:
+        console.log_in(client)
+        form = re.search(r'name="csrf" value="([^"]+)"', client.get("/").text)
+        assert form
+        assert client.get("/live/overview").status_code == 200
+        assert client.post("/logout", data={"csrf": form[1]}).headers["location"] == "/login"
+        over = client.get("/live/overview")
+        assert (over.status_code, over.headers["hx-redirect"], over.text) == (401, "/login", "")
+        assert client.get("/approvals").headers["location"] == "/login"
+        assert client.post("/act/freeze", data={"csrf": form[1]}).headers["location"] == "/login"
+
+
+def test_a_part_that_did_not_change_is_not_sent_again(office: httpx2.Client) -> None:
+    """A page that looks every two seconds stays as it is, under the pointer and the focus."""
+    part = office.get("/live/guards")
+    address = re.search(r'hx-get="([^"]+)"', part.text)
+    assert address
+    again = office.get(address[1].replace("&amp;", "&"))
+    assert (again.status_code, again.text) == (204, "")
+
+
+def test_a_console_outlives_its_daemon(open_project: OpenProject) -> None:
+    """It says in words that nothing runs, and goes on when something does."""
+    with open_project() as project:
+        _ = project.write("roles/servers/bank.yaml", SERVER)
+        _ = project.write("roles/payer.yaml", ROLE)
+        _ = project.agents("up", "-d")
+        with run_console(project) as console, console.client() as client:
+            console.log_in(client)
+            _ = project.agents("down")
+            gone = client.get("/")
+            assert gone.status_code == 409
+            assert "nothing is running in this project" in gone.text
+            assert client.get("/live/overview").status_code == 503
+            _ = project.agents("up", "-d")
+            assert client.get("/").status_code == 200
+
+
 def test_a_console_without_a_daemon_says_so(open_project: OpenProject) -> None:
     """It is not begun, and says what to do."""
     with open_project() as project:

@@ -113,11 +113,11 @@ def bank(open_project: OpenProject, inbox: Inbox) -> Generator[Project]:
         yield project
 
 
-@pytest.fixture(scope="module")
-def away(bank: Project) -> Generator[httpx2.Client]:
-    """Run a console that opens links, and reach it as people elsewhere do: by its public name."""
+@contextmanager
+def run_console(bank: Project, *words: str) -> Generator[tuple[str, str]]:
+    """Run a console; tell its address, and the code that lets somebody in."""
     process = subprocess.Popen(
-        [AGENTS, "console", "--no-open", "--public-url", f"https://{PUBLIC}"],
+        [AGENTS, "console", "--no-open", *words],
         cwd=bank.root,
         env=bank.env,
         stdin=subprocess.DEVNULL,
@@ -127,14 +127,23 @@ def away(bank: Project) -> Generator[httpx2.Client]:
     try:
         assert process.stdout is not None
         line = cast("str", process.stdout.readline())
-        match = re.search(r"http://127\.0\.0\.1:[0-9]+", line)
+        match = re.search(r"(http://127\.0\.0\.1:[0-9]+)/login#(\S+)", line)
         assert match
-        headers = {"host": PUBLIC, "origin": f"https://{PUBLIC}"}
-        with httpx2.Client(base_url=match[0], headers=headers, timeout=PATIENCE) as client:
-            yield client
+        yield match[1], match[2]
     finally:
         process.send_signal(signal.SIGTERM)
         _ = process.communicate(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def away(bank: Project) -> Generator[httpx2.Client]:
+    """Run a console that opens links, and reach it as people elsewhere do: by its public name."""
+    headers = {"host": PUBLIC, "origin": f"https://{PUBLIC}"}
+    with (
+        run_console(bank, "--public-url", f"https://{PUBLIC}") as (url, _),
+        httpx2.Client(base_url=url, headers=headers, timeout=PATIENCE) as client,
+    ):
+        yield client
 
 
 def links_of(bank: Project, inbox: Inbox, **arguments: object) -> tuple[str, str, str]:
@@ -242,6 +251,39 @@ def test_a_link_opens_nothing_else(bank: Project, inbox: Inbox, away: httpx2.Cli
         form = {"decision": "approve", "digest": digest}
         assert away.post(link, data=form, headers={"origin": origin}).status_code == 403
     assert {state_of(bank, one) for one in (name, other)} == {"pending"}
+
+
+def test_an_approver_logs_in_at_the_console(bank: Project, browser: Browser) -> None:
+    """With their passphrase, before they may decide; a wrong one says so and decides nothing."""
+    words = ("call", "payer", "echo", json.dumps({"to": "heidi", "amount": 11}), "--yes")
+    heard = cast("Object", bank.json(*words, check=None)["error"])
+    match = re.search(r"ap-\w+", str(heard["message"]))
+    assert match
+    name = match[0]
+    with run_console(bank) as (url, code), httpx2.Client(base_url=url) as client:
+        let_in = client.post("/login", data={"code": code}, headers={"origin": url})
+        assert let_in.status_code == 303
+        [cookie] = client.cookies.jar
+        known: Object = {"name": cookie.name, "value": cookie.value, "url": url}
+        _ = browser.driver.execute_cdp_cmd("Network.setCookie", known)
+        browser.open(f"{url}/approvals/{name}")
+        assert "Only named approvers decide here." in browser.read(".bar")
+        browser.write("input[name=name]", "alice")
+        browser.write("input[name=passphrase]", "wrong and long enough")
+        browser.click(".bar button")
+        browser.wait(lambda: "has this passphrase" in browser.read(".said"))
+        browser.write("input[name=name]", "alice")
+        browser.write("input[name=passphrase]", PASSPHRASE)
+        browser.click(".bar button")
+        browser.wait(lambda: "You decide as alice." in browser.read(".bar"))
+        browser.press("d")
+        browser.wait(lambda: "Deny this call" in browser.read(".bar"))
+        browser.click(".bar button")
+        browser.wait(lambda: "Denied." in browser.read())
+        votes = cast("list[Object]", bank.ask({"op": "approval", "id": name})["votes"])
+        assert votes[0]["by"] == "alice"
+        browser.click(".who button")
+        browser.wait(lambda: "no approver here any more" in browser.read())
 
 
 def test_a_link_is_followed_in_a_browser(

@@ -51,12 +51,22 @@ function logIn() {
 logIn();
 window.addEventListener("hashchange", logIn);
 
-// Parts that look for themselves rest while nobody sees them, and never while text is selected.
+// Parts that look for themselves rest while nobody sees them, while text is selected, and when the
+// page is being left: an answer that comes then must not take the way of the person's own step.
+let isLeaving = false;
+window.addEventListener("beforeunload", () => { isLeaving = true; });
+window.addEventListener("pageshow", () => { isLeaving = false; });
 document.addEventListener("htmx:beforeRequest", (event) => {
   const isPart = event.target.id.startsWith("live-");
-  if (isPart && (document.hidden || !getSelection().isCollapsed)) event.preventDefault();
+  const rests = document.hidden || isLeaving || !getSelection().isCollapsed;
+  if (isPart && rests) event.preventDefault();
+});
+document.addEventListener("htmx:beforeOnLoad", (event) => {
+  if (isLeaving) event.preventDefault();
 });
 for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
-  document.addEventListener(name, () => root.classList.add("is-offline"));
+  document.addEventListener(name, () => {
+    if (!isLeaving) root.classList.add("is-offline");
+  });
 }
 document.addEventListener("htmx:afterOnLoad", () => root.classList.remove("is-offline"));

@@ -50,12 +50,12 @@ async def test_a_decision_waits_for_the_record(home: Path) -> None:
         await chronicle.tell("freeze", {"by": "alice"})
         done.set()
 
+    log = open_log(home)
     with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             group.start_soon(decide)
             await anyio.lowlevel.checkpoint()
             assert not done.is_set()
-            log = open_log(home)
             chronicle.open(log)
             await done.wait()
     log.close()

@@ -30,10 +30,11 @@ from orchestrator.errors import (
     UpstreamTimeoutError,
 )
 from orchestrator.gateway.asgi import Body, RawHeaders, Received, Start
-from orchestrator.gateway.context import Exchange, Reply
-from orchestrator.gateway.filters.record import Record
+from orchestrator.gateway.context import Exchange, Reply, give
+from orchestrator.gateway.filters.record import Record, require_record
 from orchestrator.gateway.head import Head
 from orchestrator.journal import segments
+from orchestrator.model.audit import Audit
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.model.names import AgentName, RoleName, TokenId
 from orchestrator.model.server import ToolClass
@@ -67,13 +68,16 @@ class Desk:
     """The filter, its record, and requests."""
 
     home: Path
+    rule: Audit = field(default_factory=Audit)
     log: AuditLog = field(init=False)
     record: Record = field(init=False)
 
     def __post_init__(self) -> None:
         """Open the record."""
         clock = SystemClock()
-        self.log = AuditLog(self.home / "audit", self.home / "audit.key", clock, "1")
+        self.log = AuditLog(
+            self.home / "audit", self.home / "audit.key", clock, "1", lambda: self.rule
+        )
         self.record = Record(self.log, clock)
 
     def request(self, headers: RawHeaders | None = None, role: str = "treasury") -> Exchange:
@@ -421,6 +425,94 @@ async def test_a_call_that_is_interrupted_while_it_is_announced_is_not_made(desk
         await asyncio.wait_for(desk.log._open().journal.durable(), 30)
     assert [line["event"] for line in desk.lines()] == ["intent", "outcome"]
     assert desk.lines()[1]["code"] == "token.revoked"
+
+
+READ_ON = Audit(when_full="read-on")
+
+
+@pytest.mark.parametrize(
+    ("method", "kind", "is_let"),
+    [
+        ("tools/call", "READ", True),
+        ("tools/call", "WRITE", False),
+        ("tools/call", "DESTRUCTIVE", False),
+        ("tools/list", None, True),
+        ("resources/read", None, True),
+        ("subscriptions/listen", None, False),
+        ("logging/setLevel", None, False),
+        ("", None, False),
+    ],
+)
+async def test_a_full_disk_lets_only_reads_through_where_that_is_chosen(
+    home: Path, method: str, kind: ToolClass | None, is_let: bool
+) -> None:
+    """READ calls and lists go on without a line, are counted, and everything else stops."""
+    desk = Desk(home, READ_ON)
+    asked = 0
+
+    async def make(_: Exchange) -> Reply:
+        nonlocal asked
+        asked += 1
+        return OK
+
+    async def then(exchange: Exchange) -> Reply:
+        if kind is not None:
+            learn(exchange, kind)
+        exchange.method, exchange.kind = method, kind
+        return await require_record(exchange, make)
+
+    with capture_logs() as logs, full_disk(desk):
+        # The first one finds out.
+        _ = await desk.ask(lambda _: give(OK))
+        replies = [await desk.ask(then) for _ in range(3)]
+        assert desk.log.trouble
+    assert asked == (3 if is_let else 0)
+    assert all((reply is OK) == is_let for reply in replies)
+    if not is_let:
+        assert {str(answer_of(reply)["code"]) for reply in replies} == {"audit.unavailable"}
+    assert [log["event"] for log in logs] == ["record_unavailable"]
+    assert logs[0]["reads_on"]
+    assert await desk.ask(then) is OK
+    assert not desk.log.trouble
+    assert [line["count"] for line in desk.lines() if line["event"] == "gap"] == [4]
+    desk.log.close()
+
+
+async def test_streams_do_not_begin_without_a_record(home: Path) -> None:
+    """Only what is posted may go on: a stream would outlast the full disk."""
+    desk = Desk(home, READ_ON)
+    exchange = desk.request()
+    exchange.head = Head("GET", [])
+
+    async def then(_: Exchange) -> Reply:
+        return OK
+
+    with full_disk(desk):
+        assert (await desk.ask(then, exchange)).status == 503
+    desk.log.close()
+
+
+async def test_a_read_whose_end_cannot_be_recorded_is_told_where_that_is_chosen(
+    home: Path,
+) -> None:
+    """The disk fills up while it is under way; what was changed is not told all the same."""
+    desk = Desk(home, READ_ON)
+    for kind, code in (("READ", ""), ("WRITE", "audit.unrecorded")):
+        with ExitStack() as stack:
+
+            async def then(asked: Exchange, kind: str = kind) -> Reply:
+                learn(asked, "READ" if kind == "READ" else "WRITE")
+                claim(asked)
+                if kind != "READ":
+                    await asked.intend()
+                stack.enter_context(full_disk(desk))
+                return OK
+
+            reply = await desk.ask(then)
+        assert (reply is OK) == (not code)
+        if code:
+            assert answer_of(reply)["code"] == code
+    desk.log.close()
 
 
 async def test_nothing_holds_a_finished_request(desk: Desk) -> None:

@@ -78,7 +78,7 @@ async def keep(log: AuditLog, home: Path, files: int) -> None:
 async def test_old_files_are_removed_behind_a_tombstone(home: Path) -> None:
     """What is older than it has to be kept goes, and the rest verifies from there on."""
     clock = write_days(home, 5)
-    log = open_log(home, clock, timedelta(days=2, hours=12))
+    log = open_log(home, clock, timedelta(days=1, hours=12))
     await keep(log, home, 3)
     log.close()
     after = lines(home)
@@ -107,7 +107,7 @@ async def test_removal_that_was_cut_off_is_no_fault(home: Path) -> None:
     """A machine that dies between tombstone and removal leaves a record that verifies."""
     clock = write_days(home, 5)
     log = open_log(home, clock, None)
-    old = find_old(home / "audit", "2027-01-17")
+    old = find_old(home / "audit", "2027-01-18")
     assert [one.path.name for one in old] == ["00000001.jsonl", "00000002.jsonl"]
     assert log._writer is not None
     for one in old:
@@ -123,7 +123,7 @@ async def test_removal_that_was_cut_off_is_no_fault(home: Path) -> None:
 async def test_a_beginning_without_its_tombstone_is_a_fault(home: Path) -> None:
     """Whoever removes a file without a signed line is found out, also beside one that has it."""
     clock = write_days(home, 5)
-    log = open_log(home, clock, timedelta(days=3, hours=12))
+    log = open_log(home, clock, timedelta(days=2, hours=12))
     await keep(log, home, 4)
     log.close()
     assert look(home).count == 0

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
+from typing import Final, TypeAlias, cast
 
 import orjson
 import pytest
@@ -143,23 +143,22 @@ def test_a_changed_line_is_named(record: Path) -> None:
     assert f"line {seq} before it was changed" in fault.what
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda lines: lines.pop(2), "before it is missing"),
-        (lambda lines: lines.pop(), "before it is missing"),
-        (lambda lines: lines.insert(3, lines[2]), "out of order, or twice"),
-        (lambda lines: lines.insert(2, lines.pop(3)), "out of order"),
-        (lambda lines: lines.insert(2, b"rubbish\n"), "is no line of a record"),
-        (lambda lines: lines.insert(2, b'{"seq":9,"v":2}\n'), "is not chained"),
-        (lambda lines: lines.__setitem__(-1, lines[-1][:-1]), "is not whole"),
-    ],
-    ids=["cut", "cut at the end", "twice", "swapped", "rubbish", "without a chain", "no end"],
-)
-def test_lines_that_are_cut_swapped_or_added(
-    record: Path, change: Callable[[list[bytes]], object], words: str
-) -> None:
+Change: TypeAlias = Callable[[list[bytes]], object]
+CHANGES: Final[dict[str, tuple[Change, str]]] = {
+    "cut": (lambda lines: lines.pop(2), "before it is missing"),
+    "cut at the end": (lambda lines: lines.pop(), "before it is missing"),
+    "twice": (lambda lines: lines.insert(3, lines[2]), "out of order, or twice"),
+    "swapped": (lambda lines: lines.insert(2, lines.pop(3)), "out of order"),
+    "rubbish": (lambda lines: lines.insert(2, b"rubbish\n"), "is no line of a record"),
+    "without a chain": (lambda lines: lines.insert(2, b'{"seq":9,"v":2}\n'), "is not chained"),
+    "no end": (lambda lines: lines.__setitem__(-1, lines[-1][:-1]), "is not whole"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_lines_that_are_cut_swapped_or_added(record: Path, name: str) -> None:
     """Each has its own words."""
+    change, words = CHANGES[name]
     rewrite(segments(record)[1], change)
     assert "00000002.jsonl" in said(record.parent) or "00000003.jsonl" in said(record.parent)
     assert words in said(record.parent)

@@ -42,6 +42,7 @@ sums:
   - {tool: order_goods, argument: price, window: 24h, max: "99.50"}
 resources: ["shop://catalogue", "shop://articles/{name}"]
 prompts: all
+approval: [destructive, order_goods, {tool: list_goods, quorum: 2, expires: 15m}]
 """
 
 
@@ -60,6 +61,8 @@ def test_sound_rules(root: Path, role: Replace, server: Replace) -> None:
     """What role and server file say becomes the policy, whole."""
     role("secrets:", f"{RULES}secrets:")
     server("bands:", "asks: [elicitation]\nbands:")
+    server("class: WRITE}", 'class: WRITE, receipt: "Orders {arguments.article}."}')
+    server("class: DESTRUCTIVE}", 'class: DESTRUCTIVE, receipt: "Pays."}')
     project = load_project(root)
     policy = policy_of(project.roles[RoleName("clerk")], project.servers[ServerName("shop")])
     order = ToolName("order_goods")
@@ -72,6 +75,14 @@ def test_sound_rules(root: Path, role: Replace, server: Replace) -> None:
     assert policy.resources == ("shop://catalogue", "shop://articles/{name}")
     assert policy.prompts == "all"
     assert policy.asks == ("elicitation",)
+    assert [(one.kind, one.tool, one.quorum) for one in policy.approval] == [
+        ("destructive", None, 1),
+        (None, "order_goods", 1),
+        (None, "list_goods", 2),
+    ]
+    assert policy.approval[-1].expires == timedelta(minutes=15)
+    # Of the role's own tools only.
+    assert policy.receipts == {"order_goods": "Orders {arguments.article}."}
 
 
 def test_what_a_server_may_ask(server: Replace, complaints: Complaints) -> None:

@@ -45,8 +45,8 @@ MISTAKES = {
     "state: ''": "1:8: state: has the wrong length or size; at least 1 characters",
     "log_level: verbose": "1:12: log_level: `verbose` is not possible here; known: debug, error, "
     "info, warning",
-    "port: 1": "1:1: port: unknown key; known: attach, auth, docker, hosts, issuers, listen, "
-    "log_level, origins, run, state, stores, vault",
+    "port: 1": "1:1: port: unknown key; known: attach, audit, auth, docker, hosts, issuers, listen, "
+    "log_level, notify, origins, run, state, stores, vault",
 }
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.model.base import Json, JsonObject
     from orchestrator.protocol import jsonrpc
 
-ECHO_SECONDS = 300
+ECHO_SECONDS = 30
 
 
 class Cable:
@@ -158,7 +158,7 @@ class World:
                 else:
                     self.refused.append(name)
             case "wait":
-                self.clock.seconds += (1, 150, 301)[which % 3]
+                self.clock.seconds += (1, 15, 31)[which % 3]
             case "stranger":
                 strangers: list[Json] = ["boot-0", "boot-999", "", 1, None, "other-1"]
                 self.feed(id=strangers[which % 6], result={"n": "stranger"})
