@@ -153,7 +153,6 @@ class ConsoleNoteRequest(Model):
     op: Literal["console.note"] = "console.note"
     event: Literal[
         "console.opened",
-        "console.closed",
         "console.login",
         "console.login_refused",
         "console.login_replayed",

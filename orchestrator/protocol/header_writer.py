@@ -19,6 +19,8 @@ from orchestrator.protocol.headers import (
 Headers: TypeAlias = list[tuple[str, str]]
 
 _WORD: Final = re.compile(r"[\x21-\x7e]{1,256}")
+# Servers may seal what they know of a session in its id, as the gateway does.
+_SESSION: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 
 
 def modern_version(params: JsonObject) -> str | None:
@@ -47,7 +49,7 @@ class HeaderWriter:
         """Take the agreed revision from the answer to `initialize`, and the session's id."""
         version = result.get("protocolVersion")
         self._version = version if isinstance(version, str) and _WORD.fullmatch(version) else None
-        self._session = session if session and _WORD.fullmatch(session) else None
+        self._session = session if session and _SESSION.fullmatch(session) else None
 
     def forget_session(self) -> None:
         """Name the session no more."""

@@ -83,6 +83,13 @@ def test_headers_of_each_era() -> None:
     assert writer.write("ping", {}) == []
 
 
+def test_a_session_id_may_be_long() -> None:
+    """The gateway seals in it what it knows of a client, which says of itself what it likes."""
+    writer, session = HeaderWriter(), "s" * 2000
+    writer.learn_opening({"protocolVersion": "2025-06-18"}, session)
+    assert ("mcp-session-id", session) in writer.write("ping", {})
+
+
 @given(st.text())
 def test_no_text_breaks_out_of_a_header(text: str) -> None:
     """Whatever a client names, a header holds printable ASCII only, or the message is refused."""
