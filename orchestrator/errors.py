@@ -28,7 +28,7 @@ AgentsError                      code `internal`, exit status 1
 │   ├── ToolDisabledError        the same, of one tool
 │   ├── ShadowedError            recorded, and not done
 │   └── TooManyCallsError
-├── ApprovalError                13: a call that people have to approve
+├── ApprovalError                14: a call that people have to approve
 │   ├── ApprovalRequiredError    nobody has said anything yet
 │   ├── ApprovalDeniedError
 │   ├── ApprovalTakenError       it is another call's
@@ -356,7 +356,7 @@ class LinkRefusedError(PolicyError):
             approval: The approval.
         """
         super().__init__(
-            self._SENTENCES[why],
+            self._SENTENCES.get(why, "this link opens nothing"),
             hint="See what waits with `agents approvals list`, or in the console.",
         )
         self.why: str = why
@@ -400,7 +400,7 @@ class ApprovalError(AgentsError):
     """
 
     code = "approval"
-    exit_code = 13
+    exit_code = 14
 
     def __init__(
         self,

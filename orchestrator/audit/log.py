@@ -1,7 +1,7 @@
 """The writer of the record. There is one: it numbers the lines, and nothing else writes them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, final
@@ -38,6 +38,7 @@ class AuditLog:
 
     Attributes:
         trouble: Why it cannot be written, empty if it can.
+        behind: Tells which sinks have not read a line yet, by its number.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class AuditLog:
         self._version = version
         self._rule = rule
         self.trouble = ""
+        self.behind: Callable[[int], Sequence[str]] = lambda _: ()
         self._writer: Writer | None = None
         self._is_begun = False
         self._is_closed = False
@@ -79,6 +81,11 @@ class AuditLog:
         # On a full disk `admit` tries again, and lets nothing in until then.
         with suppress(StateUnwritableError):
             self._open().settle()
+
+    @property
+    def seq(self) -> int:
+        """Number of the last line, 0 while there is none."""
+        return 0 if self._writer is None else self._writer.seq
 
     @property
     def reads_on(self) -> bool:
@@ -196,7 +203,10 @@ class AuditLog:
         limit = write_time(self._clock.now() - keep)
         old = await anyio.to_thread.run_sync(find_old, self._directory, limit)
         for one in old:
-            writer.write(one.tombstone(f"older than {keep}"), is_signed=True)
+            stone = one.tombstone(f"older than {keep}")
+            if unsent := self.behind(one.last):
+                stone["unsent"] = ", ".join(unsent)
+            writer.write(stone, is_signed=True)
         if old:
             await writer.journal.durable()
             await anyio.to_thread.run_sync(remove, old)

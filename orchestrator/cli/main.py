@@ -48,7 +48,7 @@ EPILOG = (
     "Exit status: 0 done; 1 unexpected; 2 usage or files; 3 a secret; 4 a token; 5 denied; "
     "6 an instance is not ready; 7 upstream; 8 protocol; 9 a credential was not replaced; "
     "10 state, or nothing is running; 11 the tool itself reports an error; "
-    "12 a rotation waits for a person; 13 the record was changed."
+    "12 a rotation waits for a person; 13 the record was changed; 14 a call waits for approval."
 )
 
 app = typer.Typer(

@@ -27,7 +27,7 @@ from orchestrator.errors import FileProblem
 from orchestrator.model.container import is_pinned
 from orchestrator.model.desired import BOOTSTRAP_ROLE
 from orchestrator.model.names import BandName, SecretName
-from orchestrator.model.notify import Pager
+from orchestrator.model.notify import Pager, Webhook
 from orchestrator.model.receipt import problems
 from orchestrator.model.role import Role
 from orchestrator.model.secret import KEPT, SecretRef
@@ -143,6 +143,19 @@ def check_settings(settings: Settings, document: Document) -> Iterator[FileProbl
         if isinstance(target, Pager):
             place: Loc = ("notify", name, "command")
             yield from _check_words(target.command, document, place, OF_SETTINGS)
+        elif isinstance(target, Webhook) and _holds_secret(target.webhook):
+            yield document.problem(
+                ("notify", name, "webhook"),
+                "looks like a secret: whoever knows this URL may write there",
+                "keep it elsewhere and write a reference, such as env:ALERTS_URL",
+            )
+
+
+def _holds_secret(url: str | SecretRef) -> bool:
+    """Tell whether a part of a URL looks like a secret."""
+    if isinstance(url, SecretRef):
+        return False
+    return any(map(looks_random, re.split("[/?&=]", url.partition("://")[2])))
 
 
 def _references_in(value: object, loc: Loc) -> Iterator[tuple[Loc, SecretRef]]:

@@ -209,6 +209,10 @@ class Steps:
 
         def reissue() -> bool:
             desk.reopen(role)
+            # Looked at afterwards: one that begins now closes the role behind this.
+            if self._is_held_by_another(incident):
+                desk.close(role)
+                return False
             desk.keep_workstation_tokens([role])
             return any(
                 one.agent == WORKSTATION and one.role == role and one.state in _USABLE
@@ -218,7 +222,17 @@ class Steps:
         if await anyio.to_thread.run_sync(reissue):
             note = f"the workstation has a fresh token in {desk.file_of(role)}"
             return Done(ok=True, note=note, remaining=remaining)
+        if self._is_held_by_another(incident):
+            note = "no token: another incident holds the role"
+            return Done(ok=True, note=note, remaining=remaining)
         return Done(ok=False, note="the workstation has no token", remaining=remaining)
+
+    def _is_held_by_another(self, incident: Incident) -> bool:
+        own = f"{OF_INCIDENT}{incident.id}"
+        return any(
+            one.role == incident.role and one.origin != own and one.origin.startswith(OF_INCIDENT)
+            for one in self._means.guards.holds
+        )
 
     def _still_revoked(self, incident: Incident) -> tuple[str, ...]:
         """Tell whom to give new tokens; blocks."""

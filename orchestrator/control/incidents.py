@@ -122,7 +122,8 @@ class Incidents:
                 hint=f"Running: {', '.join(applied) or 'none'}.",
             )
         incident = self._open_at(role)
-        if incident is None:
+        # One that is being closed is no help any more.
+        if incident is None or incident.state == "closing":
             now = self._clock.now()
             incident = Incident(
                 id=f"inc-{now:%Y%m%d}-{secrets.token_hex(3)}",
@@ -180,7 +181,8 @@ class Incidents:
         return tuple(told)
 
     def _open_at(self, role: RoleName) -> Incident | None:
-        found = (one for one in self._known.values() if one.role == role and one.state != "closed")
+        """Tell the incident of a role that is not closed, the newest if there are two."""
+        found = (one for one in self.all() if one.role == role and one.state != "closed")
         return next(found, None)
 
     def _begin(self, incident_id: str) -> None:

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from orchestrator.wiring.approvals import Approving
     from orchestrator.wiring.guarding import Guarding
     from orchestrator.wiring.incidents import Alarm
+    from orchestrator.wiring.sinks import Sinks
 
 BIND_SECONDS: Final = 1.0
 LOCK_SECONDS: Final = 10.0
@@ -148,6 +149,7 @@ class Daemon:
         self._guarding: Guarding | None = None
         self._approving: Approving | None = None
         self._alarm: Alarm | None = None
+        self._sinks: Sinks | None = None
         self._access_note = ""
 
     async def run(self) -> None:
@@ -304,6 +306,8 @@ class Daemon:
             if self._access is not None:
                 group.start_soon(self._fetch_keys, self._access)
             group.start_soon(audit.keep)
+            if self._sinks is not None:
+                group.start_soon(self._sinks.run)
             self._keep_governing(group)
             listener, listening = await self._listen()
             await group.start(gateway.serve, [listener])
@@ -353,6 +357,7 @@ class Daemon:
         from orchestrator.wiring.credentials import Makers, open_engine  # noqa: PLC0415
         from orchestrator.wiring.guarding import open_guarding  # noqa: PLC0415
         from orchestrator.wiring.incidents import open_alarm  # noqa: PLC0415
+        from orchestrator.wiring.sinks import Sinks  # noqa: PLC0415
 
         listening = self._state.state.gateway
         index = TokenIndex(self._clock)
@@ -377,6 +382,15 @@ class Daemon:
             settings.version,
             lambda: self._state.state.audit,
         )
+        self._sinks = Sinks(
+            self._paths,
+            lambda: self._state.state.audit,
+            lambda: audit.seq,
+            look_up=lambda reference: self._resolver().resolve(reference),
+            clock=self._clock,
+            log=self._log,
+        )
+        audit.behind = self._sinks.behind
         journal = Journal(self._paths.sessions)
         self._guarding = open_guarding(store.database, self._chronicle, self._clock)
         self._approving = open_approving(
@@ -542,6 +556,8 @@ class Daemon:
             more += self._alarm.incidents.notes()
             failed = self._alarm.postman.failures
             more += [f"{name} could not be told: {why}" for name, why in failed.items()]
+        if self._sinks is not None:
+            more += self._sinks.notes()
         return report.model_copy(update={"notes": (*report.notes, *more)})
 
     async def _rotate(self, engine: "Engine") -> None:

@@ -150,18 +150,18 @@ async def test_other_policies_digests_and_seconds_are_refused(bare: Project) -> 
 
     shown = bare.json("approvals", "show", name)
     assert shown["receipt"] == "Destroys it."
-    wrong = bare.json("approvals", "approve", name, "--digest", "0" * 64, check=13)
+    wrong = bare.json("approvals", "approve", name, "--digest", "0" * 64, check=14)
     assert cast("Object", wrong["error"])["code"] == "approval.changed"
     denied = bare.json("approvals", "deny", name, "--digest", str(shown["digest"]))
     assert denied["state"] == "denied"
-    late = bare.json("approvals", "approve", name, "--yes", check=13)
+    late = bare.json("approvals", "approve", name, "--yes", check=14)
     assert cast("Object", late["error"])["code"] == "approval.closed"
     assert (await destroy(bare, "it"))["code"] == "approval.denied"
 
     other = str((await destroy(bare, "more"))["approvalId"])
     _ = wreck(bare, "[destructive, write]")
     _ = bare.agents("up", "-d")
-    older = bare.json("approvals", "approve", other, "--yes", check=13)
+    older = bare.json("approvals", "approve", other, "--yes", check=14)
     assert "another policy" in str(cast("Object", older["error"])["message"])
     assert heard(notes) == 0
 
@@ -182,15 +182,15 @@ async def test_approvers_decide_and_nobody_else(bare: Project) -> None:
         _ = file.write_text(words[person] + "\n")
         _ = file.write_text(words["alice"] + "\n")
 
-    refused = bare.json("approvals", "approve", name, "--yes", check=13)
+    refused = bare.json("approvals", "approve", name, "--yes", check=14)
     assert cast("Object", refused["error"])["code"] == "approval.approver"
     by = ("--as", "alice", "--passphrase-file", str(file))
     assert bare.json("approvals", "approve", name, "--yes", *by)["missing"] == 1
-    twice = bare.json("approvals", "approve", name, "--yes", *by, check=13)
+    twice = bare.json("approvals", "approve", name, "--yes", *by, check=14)
     assert "already" in str(cast("Object", twice["error"])["message"])
     assert (await destroy(bare, "it"))["code"] == "approval.required"
     wrong = ("--as", "bob", "--passphrase-file", str(file))
-    assert bare.json("approvals", "approve", name, "--yes", *wrong, check=13)
+    assert bare.json("approvals", "approve", name, "--yes", *wrong, check=14)
     _ = file.write_text(words["bob"] + "\n")
     done = bare.json("approvals", "approve", name, "--yes", "--reason", "invoice 17", *wrong)
     assert done["state"] == "approved"

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import IO, cast
 
+from orchestrator.audit.keys import load_signer
+from orchestrator.audit.verify import Report, verify
 from orchestrator.journal import Journal, segments
 
 PROGRAM = """
@@ -56,3 +58,48 @@ def test_a_killed_writer_loses_no_durable_line(home: Path) -> None:
     aside = sum(path.stat().st_size for path in (home / "j").glob("*.torn"))
     assert aside >= torn
     assert len(segments(home / "j")) > 1
+
+
+RECORD = """
+import asyncio, os, sys
+from pathlib import Path
+from orchestrator.audit import writer
+from orchestrator.audit.log import AuditLog
+from orchestrator.audit.record import CallRecord
+from orchestrator.clock import SystemClock
+
+writer.CHECKPOINT_LINES, writer.SEGMENT_BYTES = 7, 20_000
+
+async def main():
+    home = Path(sys.argv[1])
+    log = AuditLog(home / "audit", home / "audit.key", SystemClock(), "1")
+    keeping = asyncio.create_task(log.keep())
+    for number in range(10**9):
+        log.record(CallRecord("outcome", f"r{number}", "treasury", "alice", status=200))
+        if number % 5 == 0:
+            await log.intend(CallRecord("intent", f"r{number}", "treasury", "alice"))
+            os.write(1, b"%d\\n" % number)
+
+asyncio.run(main())
+"""
+
+
+def test_a_record_whose_writer_is_killed_is_no_changed_one(home: Path) -> None:
+    """After each of many kills it verifies, and so does what the next run adds."""
+    chance = random.Random(4712)  # noqa: S311 - when to kill is no secret
+    report = Report()
+    for turn in range(1, KILLS + 1):
+        process = subprocess.Popen(
+            [sys.executable, "-c", RECORD, str(home)], stdout=subprocess.PIPE
+        )
+        told = cast("IO[bytes]", process.stdout)
+        for _ in range(chance.randrange(1, 120)):
+            _ = told.readline()
+        process.kill()
+        told.close()
+        _ = process.wait(30)
+        public = load_signer(home / "audit.key").public
+        report = verify(home / "audit", {public.id: public})
+        assert report.faults == []
+        assert report.signed >= turn
+    assert report.files > 1

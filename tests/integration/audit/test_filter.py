@@ -427,6 +427,25 @@ async def test_a_call_that_is_interrupted_while_it_is_announced_is_not_made(desk
     assert desk.lines()[1]["code"] == "token.revoked"
 
 
+async def test_a_line_is_short_whatever_the_arguments_are(desk: Desk) -> None:
+    """Megabytes, thousands of names and long ones leave a line of a few kilobytes."""
+    arguments: JsonObject = {"to": "x" * 10_000_000, "\x1b[2J\n": 1, "n" * 5000: 2}
+    arguments |= {f"name-{number}": number for number in range(5000)}
+
+    async def then(asked: Exchange) -> Reply:
+        learn(asked, arguments=arguments)
+        claim(asked)
+        return OK
+
+    assert await desk.ask(then) is OK
+    (path,) = segments(desk.home / "audit")
+    assert path.stat().st_size < 8192
+    (line,) = desk.lines()
+    resources, summary = cast("JsonObject", line["resources"]), cast("JsonObject", line["summary"])
+    assert resources["to"] == "x" * 125 + "..."
+    assert summary["?"] == "5003 in all"
+
+
 READ_ON = Audit(when_full="read-on")
 
 

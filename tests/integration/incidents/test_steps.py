@@ -373,6 +373,29 @@ async def test_a_second_start_joins_the_first(world: World) -> None:
                 _ = one.incidents.get("inc-0")
 
 
+async def test_an_incident_that_begins_while_one_is_closed_holds(world: World) -> None:
+    """Whoever starts one in that moment has a new one, and the role stays as it is."""
+    with anyio.fail_after(LONGEST):
+        async with process(world) as one:
+            first = await start(one)
+            world.told.is_full = True
+            one.incidents._known[first.id] = first.model_copy(
+                update={"state": "closing", "closed_by": "operator:bob"}
+            )
+            with pytest.raises(RecordUnavailableError):  # it stops at the thaw, which is told
+                _ = await close(one, first.id)
+            world.told.is_full = False
+            second = await start(one)
+            assert second.id != first.id
+            closed = await close(one, first.id)
+            assert closed.state == "closed"
+            assert one.is_frozen()
+            assert one.desk.is_closed(ROLE)
+            _ = await close(one, second.id)
+            assert not one.is_frozen()
+            assert not one.is_refused(one.desk.file_of(ROLE).read_text().strip())
+
+
 async def test_what_others_hold_stays_held(world: World) -> None:
     """Neither an operator's freeze nor a closed role ends with an incident, and it says so."""
     with anyio.fail_after(LONGEST):

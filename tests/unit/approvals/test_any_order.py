@@ -29,7 +29,7 @@ T = TypeVar("T")
 AGENTS = ("bot", "alice")
 PEOPLE = (Person("alice"), Person("bob"), Person("carol", subject="bot"))
 AMOUNTS = ("1", "2")
-LASTS = timedelta(minutes=10)
+LASTS = timedelta(minutes=30)
 QUORUMS = {"1": 1, "2": 2}
 
 
@@ -74,6 +74,10 @@ class Machine(RuleBasedStateMachine):
     @rule(amount=st.sampled_from(AMOUNTS), agent=st.sampled_from(AGENTS))
     def ask(self, amount: str, agent: str) -> None:
         """Make a call."""
+        self.ask_for(amount, agent)
+
+    def ask_for(self, amount: str, agent: str) -> None:
+        """Make a call, and keep what lets it through."""
         wish = self.wish(amount, agent)
         try:
             held = self.run(self.world.desk.admit(wish))
@@ -84,6 +88,13 @@ class Machine(RuleBasedStateMachine):
         else:
             assert held.id not in {one.id for one, _ in self.held}
             self.held.append((held, wish))
+
+    @precondition(_has_names)
+    @rule(data=st.data())
+    def ask_again(self, data: st.DataObject) -> None:
+        """Make a call that came before, as agents do when people have decided."""
+        asked = self.names[data.draw(st.sampled_from([*self.names]))].asked
+        self.ask_for(asked.arguments_sha256.rsplit(" ", 1)[-1], asked.agent)
 
     @precondition(_has_names)
     @rule(data=st.data(), person=st.sampled_from(PEOPLE), says=st.booleans())
@@ -174,5 +185,5 @@ def test_any_order_of_events(new_world: type[World]) -> None:
     """Asking, deciding, using, expiring, crashing and changing policies never makes two of one."""
     Machine.new_world = new_world
     run_state_machine_as_test(
-        Machine, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+        Machine, settings=settings(max_examples=40, stateful_step_count=50, deadline=None)
     )

@@ -45,8 +45,22 @@ MISTAKES = {
     "state: ''": "1:8: state: has the wrong length or size; at least 1 characters",
     "log_level: verbose": "1:12: log_level: `verbose` is not possible here; known: debug, error, "
     "info, warning",
-    "port: 1": "1:1: port: unknown key; known: attach, audit, auth, docker, hosts, issuers, listen, "
-    "log_level, notify, origins, run, state, stores, vault",
+    "port: 1": "1:1: port: unknown key; known: attach, audit, auth, docker, hosts, issuers, "
+    "listen, log_level, notify, origins, run, state, stores, vault",
+    "notify: {ops: {hook: x}}": "1:15: notify.ops: a target has `webhook:`, `smtp:` or `command:`",
+    "notify: {ops: {webhook: http://a.example.com/x}}": "1:25: notify.ops.webhook: messages hold "
+    "links that let people decide: the URL has to be https",
+    "notify: {ops: {webhook: https://a.example.com/services/T0/xK29fjq0zPqmLw82nVbT4yHs}}": "1:25: "
+    "notify.ops.webhook: looks like a secret: whoever knows this URL may write there; keep it "
+    "elsewhere and write a reference, such as env:ALERTS_URL",
+    "notify: {ops: {webhook: https://a.example.com/x, secrt: env:B}}": "1:50: notify.ops.secrt: "
+    "unknown key; did you mean `secret`? known: approver, secret, topics, webhook",
+    "notify: {ops: {smtp: 'a.example.com:25', from: a@b, to: [c@d], security: none}}": "1:15: "
+    "notify.ops: mail without TLS goes to a server on this machine alone",
+    "notify: {ops: {smtp: a.example.com, from: a@b, to: [c@d]}}": "1:22: notify.ops.smtp: a mail "
+    "server is a host and a port, such as smtp.example.com:587",
+    "notify: {ops: {command: ['{projct}/page']}}": "1:26: notify.ops.command[0]: unknown "
+    "placeholder `projct`; known: {python}, {project}, {state}",
 }
 
 
