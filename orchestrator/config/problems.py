@@ -209,7 +209,7 @@ def _wrong_value(kind: str, about: dict[str, object], value: Json, spoken: str) 
             return "is missing", did_you_mean("", str(about["expected_tags"]).split())
         case "string_pattern_mismatch":
             return f"{spoken} is not a proper name", _pattern(about)
-        case "value_error" | "notify_target":
+        case "value_error" | "notify_target" | "audit_sink":
             return str(about.get("error", "is not right")), ""
         case _:
             # Its own words could hold anything.

@@ -8,6 +8,7 @@ from pathlib import Path
 from orchestrator.config.check import check_settings
 from orchestrator.config.problems import check
 from orchestrator.config.rotationcheck import check_issuers
+from orchestrator.config.sinkcheck import check_sinks
 from orchestrator.config.yamlfile import read_yaml
 from orchestrator.errors import RoleFileError, SettingsError
 from orchestrator.model.names import WorkloadName
@@ -42,6 +43,7 @@ def load_settings(root: Path) -> Settings:
     )
     problems += tuple(check_issuers(settings, document))
     problems += tuple(check_settings(settings, document))
+    problems += tuple(check_sinks(settings, document, root))
     if problems:
         raise RoleFileError(problems)
     return settings

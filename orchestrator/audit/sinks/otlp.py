@@ -23,6 +23,7 @@ from orchestrator.audit.formats.base import (
 from orchestrator.audit.sinks.base import Entry, Outlet, RefusedError
 from orchestrator.audit.sinks.http import Post
 from orchestrator.audit.story import describe
+from orchestrator.model.text import visible
 
 if TYPE_CHECKING:
     from orchestrator.model.base import Json, JsonObject
@@ -74,7 +75,7 @@ def _record(entry: Entry, now: str) -> "JsonObject":
         "severityNumber": number,
         "severityText": name,
         "eventName": f"bandmaster.{text_of(entry.told, 'event')}",
-        "body": {"stringValue": describe(entry.told)},
+        "body": {"stringValue": visible(describe(entry.told), "")},
         "attributes": [
             *(
                 {"key": f"bandmaster.{key}", "value": _value(value)}

@@ -179,6 +179,8 @@ async def ask(channel: Channel, method: str, params: JsonObject) -> JsonObject:
 class MemoryRecorder:
     """Keeps records where a test can see them."""
 
+    reads_on: bool = False
+
     def __init__(self) -> None:
         """Start empty."""
         self.records: list[CallRecord] = []

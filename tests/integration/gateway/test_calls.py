@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
 import anyio
-import anyio.lowlevel
 import pytest
 
 from orchestrator.errors import TargetUnavailableError

@@ -142,10 +142,10 @@ async def test_the_role_s_own_process_is_waited_for(open_rig: OpenRig) -> None:
         first = await rig.talker("legacy", mirrors=BOTH)
         rig.lose(first)
         rig.publish("treasury", None, waits=True, mirrors=BOTH)
+        second = await rig.start("talker.py", "legacy")
         async with rig.caller("legacy") as caller, anyio.create_task_group() as group:
             group.start_soon(lambda: caller.play(["word", "waits"]))
             await rig.until(lambda: rig.gateway._table._waiting)
-            second = await rig.start("talker.py", "legacy")
             rig.publish("treasury", second, generation=2, mirrors=BOTH)
         assert steps_of(second) == ["waits"]
         assert not control.wanted

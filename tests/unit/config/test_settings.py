@@ -59,6 +59,32 @@ MISTAKES = {
     "notify.ops: mail without TLS goes to a server on this machine alone",
     "notify: {ops: {smtp: a.example.com, from: a@b, to: [c@d]}}": "1:22: notify.ops.smtp: a mail "
     "server is a host and a port, such as smtp.example.com:587",
+    "audit: {sinks: {siem: {to: x}}}": "1:23: audit.sinks.siem: a sink has `http:`, `syslog:`, "
+    "`file:` or `otlp:`",
+    "audit: {sinks: {siem: {http: http://a.example.com/x}}}": "1:23: audit.sinks.siem: whoever is "
+    "on the way there could read the record: take https, or add `plain: true` if the way is a "
+    "network of its own",
+    "audit: {sinks: {siem: {http: http://a.example.com/x, plain: true, secret: env:A}}}": "1:23: "
+    "audit.sinks.siem: whoever is on the way there could read its secret: take https",
+    "audit: {sinks: {siem: {http: https://u:p@a.example.com}}}": "1:30: audit.sinks.siem.http: no "
+    "secret stands in a URL: put it under `secret:`, as a reference",
+    "audit: {sinks: {siem: {otlp: https://a.example.com/xK29fjq0zPqmLw82nVbT4yHs}}}": "1:30: "
+    "audit.sinks.siem.otlp: looks like it holds a secret; put it under `secret:` as a reference, "
+    "such as env:SIEM_TOKEN",
+    "audit: {sinks: {siem: {http: https://a.example.com, secrt: env:A}}}": "1:53: "
+    "audit.sinks.siem.secrt: unknown key; did you mean `secret`? known: batch, ca, format, http, "
+    "plain, secret",
+    "audit: {sinks: {sys: {syslog: '127.0.0.1:514'}}}": "1:31: audit.sinks.sys.syslog: a syslog "
+    "server is written as udp://127.0.0.1:514, tcp://HOST:PORT, tls://HOST:PORT or unix:/dev/log",
+    "audit: {sinks: {sys: {syslog: 'udp://logs.example.com:514'}}}": "1:22: audit.sinks.sys: "
+    "whoever is on the way there could read the record: take tls://, or add `plain: true` if the "
+    "way is a network of its own",
+    "audit: {sinks: {copy: {file: .agents/audit/00000001.jsonl}}}": "1:30: audit.sinks.copy.file: "
+    "is inside the state, where only Bandmaster writes; name a file elsewhere",
+    "audit: {sinks: {copy: {file: '{sate}/x'}}}": "1:30: audit.sinks.copy.file: unknown "
+    "placeholder `sate`; known: {python}, {project}, {state}",
+    "audit: {sinks: {a: {file: x}, b: {file: ./x}}}": "1:41: audit.sinks.b.file: is the file of "
+    "`a` too; name another one",
     "notify: {ops: {command: ['{projct}/page']}}": "1:26: notify.ops.command[0]: unknown "
     "placeholder `projct`; known: {python}, {project}, {state}",
 }

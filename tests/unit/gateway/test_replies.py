@@ -67,6 +67,8 @@ def make(kind: type[errors.AgentsError], message: str) -> errors.AgentsError:
         return kind(message, rule=message)
     if kind is errors.AttestationError:
         return errors.AttestationError(message, tools=(message,))
+    if issubclass(kind, errors.ApprovalError):
+        return kind(message)
     assert len(needed) <= 2
     return kind(message)
 
@@ -89,6 +91,9 @@ OWN_WORDS = {
     errors.RoleFrozenError,
     errors.ToolDisabledError,
     errors.ShadowedError,
+    errors.ApprovalRequiredError,
+    errors.ApprovalDeniedError,
+    errors.ApprovalTakenError,
     errors.UnknownToolError,
     errors.UnknownResourceError,
     errors.UnknownPromptError,
@@ -153,6 +158,8 @@ def test_a_limit_is_told_in_http_before_the_message_is_known(era: str) -> None:
 
 class Nowhere:
     """A recorder that keeps nothing."""
+
+    reads_on: bool = False
 
     def admit(self) -> None:
         """Let everything in."""
