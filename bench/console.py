@@ -118,16 +118,16 @@ def open_browser() -> Driver:
 def measure(base: str, code: str, loads: int) -> float:
     """Measure all pages; tell the slowest one's 95th percentile."""
     worst = 0.0
-    with httpx2.Client(base_url=base, headers={"origin": base}) as client:
+    with httpx2.Client(base_url=base, headers={"origin": base.rpartition("/")[0]}) as client:
         _ = client.post("/login", data={"code": code})
         [cookie] = client.cookies.jar
         driver = open_browser()
         try:
             _ = driver.execute_cdp_cmd("Network.enable", {})
             _ = driver.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})
-            known: Object = {"name": cookie.name, "value": cookie.value, "url": base}
+            known: Object = {"name": cookie.name, "value": cookie.value, "url": f"{base}/"}
             _ = driver.execute_cdp_cmd("Network.setCookie", known)
-            driver.get(base)
+            driver.get(f"{base}/")
             for page in PAGES:
                 paints: list[float] = []
                 replies: list[float] = []
@@ -166,7 +166,7 @@ def main() -> int:
         try:
             assert console.stdout is not None  # noqa: S101  it is a pipe
             line = cast("str", console.stdout.readline())
-            match = re.search(r"(http://[^/]+)/login#(\S+)", line)
+            match = re.search(r"(http://[^/]+/[^/]+)/login#(\S+)", line)
             if match is None:
                 raise RuntimeError("the console did not start")
             worst = measure(match[1], match[2], loads)

@@ -29,7 +29,7 @@ from orchestrator.errors import (
     StateUnwritableError,
 )
 from orchestrator.model.admin_governance import ApprovalState, Decision
-from orchestrator.model.approval import Approval, Grant, Vote, Wish
+from orchestrator.model.approval import Approval, Grant, Vote, Wish, are_one
 from orchestrator.model.names import RoleName
 from orchestrator.model.notes import Notes
 
@@ -117,7 +117,7 @@ class ApprovalDesk:
         """
         require_short(wish)
         now = self._clock.now()
-        found = self._store.answering(wish.asked, now)
+        found = self._store.answering(wish.asked, wish.subject, now)
         if found is not None and found.state != "pending":
             return found, False, None
         grants = (
@@ -175,7 +175,7 @@ class ApprovalDesk:
             async with self._deciding:
                 try:
                     approval = await self.find(name)
-                    self._require_decidable(approval, digest, person)
+                    self._require_decidable(approval, decision, digest, person)
                 except ApprovalError as error:
                     await self.note_refusal(name, person.name, error)
                     raise
@@ -187,7 +187,9 @@ class ApprovalDesk:
             raise AssertionError("nothing cancels what is shielded")
         return decided
 
-    def _require_decidable(self, approval: Approval, digest: str, person: Person) -> None:
+    def _require_decidable(
+        self, approval: Approval, decision: Decision, digest: str, person: Person
+    ) -> None:
         if approval.state != "pending":
             raise closed(approval)
         policy = self._policy_of(approval.asked.role)
@@ -200,7 +202,8 @@ class ApprovalDesk:
                 hint=f"Look at it again: agents approvals show {approval.id}",
             )
         refusal = person.refusal(approval)
-        if not refusal and any(vote.by == person.name for vote in approval.votes):
+        said = {vote.by for vote in approval.votes}
+        if not refusal and decision == "approve" and are_one([person.name], said):
             refusal = f"{person.name} has approved {approval.id} already; others have to"
         if refusal:
             raise ApproverError(refusal, approval=approval.id)
@@ -230,6 +233,23 @@ class ApprovalDesk:
         if not await self._do(partial(self._store.vote, approval, vote, state, expires_at)):
             raise closed(await self.find(approval.id))
         return await self.find(approval.id)
+
+    async def forget(self, person: str, by: str) -> None:
+        """Let nothing count any more that somebody said who has no say now.
+
+        What was decided whole stays decided; calls that wait for others wait for one more, and
+        standing grants of theirs end.
+        """
+        with anyio.CancelScope(shield=True):
+            await self.forget_votes(person)
+            for grant in await self.grants(None):
+                if grant.by == person and grant.ended_at is None:
+                    _ = await self.end_grant(grant.id, by, f"{person} is no approver any more")
+
+    async def forget_votes(self, person: str) -> None:
+        """Have calls that wait for others not count what somebody said."""
+        async with self._deciding:
+            await self._do(partial(self._store.forget_votes, person))
 
     async def note_refusal(self, name: str, by: str, error: ApprovalError) -> None:
         """Keep that somebody's word did not count."""

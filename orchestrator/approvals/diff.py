@@ -23,9 +23,15 @@ def differences(before: Approval, after: Approval) -> JsonObject:
 
 
 def _lines(before: str, after: str) -> Iterator[str]:
-    for line in difflib.ndiff(before.splitlines(), after.splitlines()):
-        if not line.startswith("?"):
-            yield line
+    # Not `ndiff`, which looks into lines that are alike: an agent can make that take minutes.
+    old, new = before.splitlines(), after.splitlines()
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    for tag, first, last, begin, end in matcher.get_opcodes():
+        if tag == "equal":
+            yield from (f"  {line}" for line in old[first:last])
+        else:
+            yield from (f"- {line}" for line in old[first:last])
+            yield from (f"+ {line}" for line in new[begin:end])
 
 
 def _changes(before: JsonObject, after: JsonObject, inside: str) -> Iterator[JsonObject]:

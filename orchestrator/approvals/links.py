@@ -98,7 +98,13 @@ class Links:
         return link
 
     def spend(self, link: Link) -> None:
-        """Note that a link was used to decide; from now on it is refused."""
+        """Note that a link is used to decide; from now on it is refused.
+
+        Raises:
+            LinkRefusedError: Another decision by it came before this one.
+        """
+        if link.number in self._spent:
+            raise LinkRefusedError("replayed", link.approval)
         now = self._now()
         self._spent = {name: end for name, end in self._spent.items() if end > now}
         self._spent[link.number] = link.expires_at

@@ -1,5 +1,6 @@
 """Answers what the control socket asks of approvals, grants and approvers."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final, Protocol, final
 
@@ -35,7 +36,7 @@ from orchestrator.model.admin_governance import (
     GrantsRequest,
     LinkRequest,
 )
-from orchestrator.model.approval import Approval, Approver, Demand, Grant
+from orchestrator.model.approval import Approval, Approver, Demand, Grant, are_one
 from orchestrator.model.base import Json, JsonObject, format_duration
 from orchestrator.model.names import RoleName, ToolName
 from orchestrator.model.notes import Notes
@@ -121,14 +122,20 @@ class ApprovalOrders:
                 return self._tell_approvers()
             case ApproverAddRequest():
                 person = self._people.who(request.ticket)
+                _require_say(person, request.roles)
                 new = Approver(
                     request.name, request.subject, request.roles, self._clock.now(), person.name
                 )
                 await self._people.add(new, request.passphrase)
+                # From the first approver on the operator has no say.
+                await self._desk.forget_votes(self._people.operator)
                 return describe_approver(new)
             case ApproverRemoveRequest():
                 person = self._people.who(request.ticket)
-                return describe_approver(await self._people.remove(request.name, person.name))
+                _require_say(person, self._people.named(request.name).roles)
+                removed = await self._people.remove(request.name, person.name)
+                await self._desk.forget(removed.name, person.name)
+                return describe_approver(removed)
             case ApproverLoginRequest():
                 ticket = await self._people.log_in(request.name, request.passphrase)
                 return {"ticket": ticket, "name": request.name, "idle_seconds": int(IDLE_SECONDS)}
@@ -207,7 +214,7 @@ class ApprovalOrders:
             raise SettingsError(f"a grant lasts at most {format_duration(LONGEST_GRANT)}")
         if person.roles and request.role not in person.roles:
             raise ApproverError(f"{person.name} decides about other roles than {request.role}")
-        if request.agent is not None and request.agent in {person.name, person.subject}:
+        if request.agent and are_one([request.agent], [person.name, person.subject]):
             raise ApproverError("nobody approves what they ask for themselves")
         now = self._clock.now()
         return await self._desk.grant(
@@ -240,3 +247,16 @@ class ApprovalOrders:
                     "`agents approvers add NAME`"
                 )
         return found
+
+
+def _require_say(person: Person, roles: Sequence[RoleName]) -> None:
+    """Refuse to have somebody name, or remove, who decides about more than they do.
+
+    Raises:
+        ApproverError: They would.
+    """
+    if person.roles and not (roles and set(roles) <= set(person.roles)):
+        raise ApproverError(
+            f"{person.name} decides about {', '.join(person.roles)} alone, and names and removes "
+            "nobody for other roles"
+        )

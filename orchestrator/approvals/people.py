@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from orchestrator.approvals.roster import Roster
 from orchestrator.clock import Clock
 from orchestrator.errors import ApproverError, SettingsError
-from orchestrator.model.approval import Approval, Approver
+from orchestrator.model.approval import Approval, Approver, are_one, fold
 from orchestrator.model.names import AgentName, RoleName
 from orchestrator.model.notes import Notes
 
@@ -24,9 +24,11 @@ IDLE_SECONDS: Final = 15 * 60.0
 SHORTEST_PASSPHRASE: Final = 12
 _LONGEST_PASSPHRASE: Final = 1024
 _MOST_TICKETS: Final = 100
-# Names that failed lately; more of them are counted together.
-_MOST_NAMES: Final = 1_000
+# Whoever is no approver: all names of these fail together, as there is no end of them.
+_NOBODY: Final = ""
 _FREE_FAILURES: Final = 2
+# Beyond that the wait grows no more, and its figure has an end.
+_MOST_FAILURES: Final = 100
 _LONGEST_WAIT: Final = 300.0
 _WRONG: Final = "no approver of this name has this passphrase"
 
@@ -50,7 +52,7 @@ class Person:
         asked = approval.asked
         if self.roles and asked.role not in self.roles:
             return f"{self.name} decides about other roles than {asked.role}"
-        if {self.name, self.subject} & ({asked.agent, approval.subject} - {""}):
+        if are_one((self.name, self.subject), (asked.agent, approval.subject)):
             return f"{self.name} asked for it, and nobody approves what they asked for"
         return ""
 
@@ -130,13 +132,14 @@ class People:
         """
         # One at a time: nobody tries in parallel what is slowed down one after the other.
         async with self._checking:
-            await self._require_patience(name)
+            key = name if name in self._approvers else _NOBODY
+            await self._require_patience(key, name)
             prove = partial(self._roster.proves, name, passphrase.get_secret_value())
             if not await anyio.to_thread.run_sync(prove):
-                self._note_failure(name)
+                self._note_failure(key)
                 await self._notes.tell("approver.refused", {"approver": name, "why": "passphrase"})
                 raise ApproverError(_WRONG)
-            _ = self._failures.pop(name, None)
+            _ = self._failures.pop(key, None)
             await self._notes.tell("approver.login", {"approver": name})
         return self._give(name)
 
@@ -152,9 +155,9 @@ class People:
                 f"a passphrase has at least {SHORTEST_PASSPHRASE} characters",
                 hint="`--generate` makes a good one.",
             )
-        if approver.name in self._approvers:
+        if fold(approver.name) in map(fold, self._approvers):
             raise SettingsError(
-                f"there is an approver {approver.name} already",
+                f"there is an approver {approver.name} already, or one who is written alike",
                 hint="Remove them first, to give them another passphrase.",
             )
         fields = {"approver": approver.name, "by": approver.added_by}
@@ -195,8 +198,8 @@ class People:
         ticket.used = now
         return ticket.name
 
-    async def _require_patience(self, name: str) -> None:
-        _, until = self._failures.get(name, (0, 0.0))
+    async def _require_patience(self, key: str, name: str) -> None:
+        _, until = self._failures.get(key, (0, 0.0))
         wait = until - self._clock.monotonic()
         if wait > 0:
             await self._notes.tell("approver.refused", {"approver": name, "why": "too often"})
@@ -204,13 +207,10 @@ class People:
                 f"too many wrong passphrases for {name}", hint=f"Try again in {int(wait) + 1} s."
             )
 
-    def _note_failure(self, name: str) -> None:
-        count = self._failures.get(name, (0, 0.0))[0] + 1
-        if len(self._failures) >= _MOST_NAMES:
-            # Who tries a thousand names is not let off by that: the oldest failure is forgotten.
-            del self._failures[next(iter(self._failures))]
+    def _note_failure(self, key: str) -> None:
+        count = min(self._failures.get(key, (0, 0.0))[0] + 1, _MOST_FAILURES)
         wait = 0.0 if count <= _FREE_FAILURES else min(2.0 ** (count - 2), _LONGEST_WAIT)
-        self._failures[name] = count, self._clock.monotonic() + wait
+        self._failures[key] = count, self._clock.monotonic() + wait
 
 
 def _key(text: str) -> str:

@@ -6,7 +6,7 @@ A text that cannot be filled in tells that, and all arguments as they are.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -43,11 +43,9 @@ def write_receipt(template: str, arguments: JsonObject) -> Receipt:
     if not template:
         return Receipt(_list(arguments))
     warnings: list[str] = []
-    shown: set[str] = set()
 
     def fill(match: re.Match[str]) -> str:
         path, name = match[1], match[2] or "text"
-        shown.add(path.partition(".")[0])
         try:
             return _FILTERS[name](_find(arguments, path))
         except LookupError:
@@ -58,12 +56,34 @@ def write_receipt(template: str, arguments: JsonObject) -> Receipt:
             return "(cannot be read)"
 
     text = PLACE.sub(fill, template).strip("\n")
-    left = {name: value for name, value in arguments.items() if name not in shown}
-    if left:
+    if left := divide(template, arguments)[1]:
         text += f"\n\nFurther arguments:\n{_list(left)}"
     if warnings:
         text += f"\n\nAll arguments as they are:\n{_list(arguments)}"
+    if len(text) > _LONGEST:
+        warnings.append("it is too long to be shown whole")
     return Receipt(_cut(text, _LONGEST), tuple(warnings))
+
+
+def divide(template: str, arguments: JsonObject) -> tuple[JsonObject, JsonObject]:
+    """Tell which arguments a text names, however deep they are, and what is left of all."""
+    return _divide(arguments, [match[1].split(".") for match in PLACE.finditer(template)])
+
+
+def _divide(value: JsonObject, paths: Sequence[Sequence[str]]) -> tuple[JsonObject, JsonObject]:
+    named: JsonObject = {}
+    left: JsonObject = {}
+    for name, inner in value.items():
+        below = [path[1:] for path in paths if path[0] == name]
+        if not below:
+            left[name] = inner
+        elif not isinstance(inner, dict) or not all(below):
+            named[name] = inner
+        else:
+            for part, found in zip((named, left), _divide(inner, below), strict=True):
+                if found:
+                    part[name] = found
+    return named, left
 
 
 def _find(arguments: JsonObject, path: str) -> Json:

@@ -22,7 +22,7 @@ from orchestrator.approvals.tables import (
 )
 from orchestrator.database import Database
 from orchestrator.model.admin_governance import ApprovalState
-from orchestrator.model.approval import Approval, Asked, Grant, Vote
+from orchestrator.model.approval import Approval, Asked, Grant, Vote, are_one
 from orchestrator.model.names import AgentName, RoleName, ToolName
 
 _OPEN: Final = ("pending", "approved")
@@ -55,10 +55,17 @@ class ApprovalStore:
         with self._database.read() as connection:
             return next(iter(_read(connection, APPROVALS.c.id == name, now)), None)
 
-    def answering(self, asked: Asked, now: datetime) -> Approval | None:
-        """Tell the approval that answers a call now: one that waits, is given, or was denied."""
+    def answering(self, asked: Asked, subject: str, now: datetime) -> Approval | None:
+        """Tell the approval that answers a call now: one that waits, is given, or was denied.
+
+        Args:
+            asked: The call.
+            subject: Who asks as the agents' identity provider calls them; may be empty.
+            now: The time.
+        """
         where = sql.and_(
             _is_call(asked),
+            sql.func.coalesce(APPROVALS.c.subject, "") == subject,
             APPROVALS.c.policy == asked.policy,
             APPROVALS.c.state.in_(_ANSWERING),
             APPROVALS.c.expires_at > now,
@@ -142,8 +149,19 @@ class ApprovalStore:
         with self._database.write() as connection:
             if connection.execute(change).rowcount != 1:
                 return False
+            # Whoever approved may think better of it as long as others are missing.
+            earlier = sql.and_(VOTES.c.approval == approval.id, VOTES.c.by == vote.by)
+            _ = connection.execute(VOTES.delete().where(earlier))
             _ = connection.execute(VOTES.insert().values(approval=approval.id, **asdict(vote)))
             return True
+
+    def forget_votes(self, by: str) -> None:
+        """Forget what a person said about calls that wait for others still."""
+        waiting = sql.select(APPROVALS.c.id).where(APPROVALS.c.state == "pending")
+        with self._database.write() as connection:
+            _ = connection.execute(
+                VOTES.delete().where(VOTES.c.by == by, VOTES.c.approval.in_(waiting))
+            )
 
     def use(self, name: str, request_id: str, now: datetime) -> bool:
         """Use an approval up; it is on disk when this returns.
@@ -221,7 +239,7 @@ class ApprovalStore:
             and grant.policy == asked.policy
             and grant.agent in {None, asked.agent}
             # Nobody approves what is asked for in their own name.
-            and not {grant.by, grant.subject} & ({asked.agent, subject} - {""})
+            and not are_one((grant.by, grant.subject), (asked.agent, subject))
             and grant.ended_at is None
             and grant.expires_at > now
             and (grant.calls is None or grant.used < grant.calls)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 NOTHING: Final = "0" * 64
 HEAD: Final = "head.json"
 PUBLIC: Final = "audit.pub"
+# No more lines than these are without a signature.
+CHECKPOINT_LINES: Final = 1000
 _LINE: Final = b"bandmaster audit line\n"
 _HEAD: Final = b"bandmaster audit head\n"
 _LONGEST_HEAD: Final = 4096
@@ -71,7 +73,16 @@ class Head:
         return f"{self.seq}:{self.hash}"
 
 
-def write_head(directory: Path, head: Head, signer: Signer) -> None:
+def beside_key(key: Path) -> tuple[Path, Path]:
+    """Tell where the head and the public keys are kept once more, beside the key that signs.
+
+    Whoever puts an older record in the place of this one, or a key of their own, has these
+    against them.
+    """
+    return key.with_suffix(".head"), key.with_suffix(".pub")
+
+
+def write_head(path: Path, head: Head, signer: Signer) -> None:
     """Keep the head, signed, in place of an earlier one.
 
     Raises:
@@ -80,10 +91,10 @@ def write_head(directory: Path, head: Head, signer: Signer) -> None:
     fields: Fields = {"hash": head.hash, "key": signer.public.id, "seq": head.seq}
     fields["time"] = head.time
     fields["signature"] = signer.sign(_HEAD + seal(fields))
-    write_atomically(directory / HEAD, seal(fields) + b"\n")
+    write_atomically(path, seal(fields) + b"\n")
 
 
-def read_head(directory: Path, keys: Keys) -> tuple[Head | None, bool]:
+def read_head(path: Path, keys: Keys) -> tuple[Head | None, bool]:
     """Read the head.
 
     Returns:
@@ -91,7 +102,7 @@ def read_head(directory: Path, keys: Keys) -> tuple[Head | None, bool]:
         the keys.
     """
     try:
-        data, _ = read_regular(directory / HEAD, _LONGEST_HEAD, follow=False)
+        data, _ = read_regular(path, _LONGEST_HEAD, follow=False)
         told = cast("object", orjson.loads(data))
     except (OSError, ValueError):
         return None, False

@@ -26,6 +26,17 @@ KEEP_SECONDS: Final = 1.0
 CHECKPOINT_SECONDS: Final = 60.0
 # How often it is looked for files that are too old.
 RETIRE_SECONDS: Final = 3600.0
+# What strangers can bring about as often as they like, by the console's port or a link's address.
+_BY_ANYBODY: Final = frozenset(
+    {
+        "approval.refused",
+        "approver.refused",
+        "console.form_refused",
+        "console.login_refused",
+        "console.login_replayed",
+        "console.request_refused",
+    }
+)
 # What the writer says itself of each line.
 _OWN: Final = frozenset({"event", "key", "prev", "seq", "signature", "time", "v"})
 
@@ -78,6 +89,7 @@ class AuditLog:
         self._unrecorded = 0
         self._unrecorded_since = ""
         self._sieve: Sieve[CallRecord] = Sieve(MOST_ALIKE)
+        self._beside: Sieve[str] = Sieve(MOST_ALIKE)
         # On a full disk `admit` tries again, and lets nothing in until then.
         with suppress(StateUnwritableError):
             self._open().settle()
@@ -122,7 +134,7 @@ class AuditLog:
         return self._write(entry.fields()).journal.durable()
 
     def note(self, event: str, fields: NoteFields) -> None:
-        """Write what happened beside calls.
+        """Write what happened beside calls; of like refusals in a flood only their number.
 
         Raises:
             RecordUnavailableError: The record cannot be written.
@@ -130,6 +142,12 @@ class AuditLog:
         """
         if not _OWN.isdisjoint(fields):
             raise ValueError("the record gives these names itself")
+        if event in _BY_ANYBODY:
+            now, likeness = self._clock.monotonic(), (event, fields.get("code"), fields.get("why"))
+            if self._writer is not None:
+                self._tell_omitted(self._writer, now)
+            if not self._beside.passes(likeness, event, now):
+                return
         told: Fields = {**fields, "event": event}
         _ = self._write(told)
 
@@ -249,10 +267,15 @@ class AuditLog:
                 fields["method"] = first.method
             if first.kind is not None and first.tool is not None:
                 fields["tool"] = first.tool
-            try:
-                writer.write(fields, is_urgent=True)
-            except StateUnwritableError:
-                self.miss(count)
+            self._write_omitted(writer, fields, count)
+        for count, event in self._beside.turn(now):
+            self._write_omitted(writer, {"code": event, "count": count, "event": "omitted"}, count)
+
+    def _write_omitted(self, writer: Writer, fields: Fields, count: int) -> None:
+        try:
+            writer.write(fields, is_urgent=True)
+        except StateUnwritableError:
+            self.miss(count)
 
     def _tell_gap(self, writer: Writer) -> None:
         fields: Fields = {

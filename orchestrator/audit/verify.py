@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 import orjson
 
-from orchestrator.audit.chain import HEAD, NOTHING, Head, digest, is_signed, read_head
+from orchestrator.audit.chain import (
+    CHECKPOINT_LINES,
+    HEAD,
+    NOTHING,
+    Head,
+    digest,
+    is_signed,
+    read_head,
+)
 from orchestrator.audit.keys import Keys
 from orchestrator.audit.reader import parse
 from orchestrator.journal import segments
@@ -16,6 +24,8 @@ if TYPE_CHECKING:
     from orchestrator.model.base import JsonObject
 
 MOST_FAULTS: Final = 100
+# A writer that could not sign in time tries again with each line.
+_MOST_UNSIGNED: Final = 2 * CHECKPOINT_LINES
 _LINE_END: Final = 10
 
 
@@ -76,6 +86,7 @@ def verify(
     keys: Keys,
     *,
     expect: Head | None = None,
+    source: str = "--expect",
     tick: Callable[[int], None] | None = None,
 ) -> Report:
     """Look at every line of a record; blocks.
@@ -84,13 +95,14 @@ def verify(
         directory: Where it lies. It may be written meanwhile.
         keys: The keys that sign it.
         expect: A line as it was noted elsewhere.
+        source: Where that was.
         tick: Is told how many lines are done, file by file.
 
     Raises:
         OSError: A file cannot be read.
     """
     # Before the lines: whatever it names has to be among them.
-    head, is_head_signed = read_head(directory, keys)
+    head, is_head_signed = read_head(directory / HEAD, keys)
     paths = segments(directory)
     check = _Check(keys, {one.seq for one in (head, expect) if one is not None})
     check.report.files = len(paths)
@@ -98,7 +110,7 @@ def verify(
         check.read(path, is_last=path == paths[-1])
         if tick is not None:
             tick(check.report.lines)
-    check.end(head, expect, is_head_signed=is_head_signed)
+    check.end(head, expect, source, is_head_signed=is_head_signed)
     return check.report
 
 
@@ -115,6 +127,7 @@ class _Check:
         self._prev = NOTHING
         self._is_chained = False
         self._signed_at = 0
+        self._path = Path(HEAD)
         # What the first line follows, where that is not here; and what was removed by whom.
         self._before: tuple[int, str] | None = None
         self._removed: dict[int, tuple[int, str]] = {}
@@ -122,6 +135,7 @@ class _Check:
     def read(self, path: Path, *, is_last: bool) -> None:
         """Look at one file."""
         report, noted = self.report, self._noted
+        self._path = path
         told: JsonObject | None = None
         with path.open("rb", buffering=1024 * 1024) as file:
             for number, raw in enumerate(file, 1):
@@ -201,13 +215,18 @@ class _Check:
             ):
                 self._removed[last] = first, str(told.get("hash"))
 
-    def end(self, head: Head | None, expect: Head | None, *, is_head_signed: bool) -> None:
+    def end(
+        self, head: Head | None, expect: Head | None, source: str, *, is_head_signed: bool
+    ) -> None:
         """Look at what is known of both ends."""
         report = self.report
         report.last = Head(self._seq, self._prev, report.until)
         report.unsigned = self._seq - self._signed_at
         if report.lines and not self._is_chained:
             self._blame(Path(HEAD), 0, 0, "no line of this record is chained")
+        if report.unsigned - report.unchained > _MOST_UNSIGNED:
+            what = f"{report.unsigned} lines from here on have no signature: they were written anew"
+            self._blame(self._path, 0, self._signed_at + 1, what)
         if self._before is not None:
             self._look_before(*self._before)
         if head is None:
@@ -218,7 +237,7 @@ class _Check:
         else:
             self._compare(Path(HEAD), head)
         if expect is not None:
-            self._compare(Path("--expect"), expect)
+            self._compare(Path(source), expect)
 
     def _look_before(self, last: int, name: str) -> None:
         """Look for the signed line that allows that lines before the first one are gone."""

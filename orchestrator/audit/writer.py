@@ -8,7 +8,18 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Final, final
 
-from orchestrator.audit.chain import NOTHING, PUBLIC, Head, digest, read_head, sign, write_head
+from orchestrator.audit.chain import (
+    CHECKPOINT_LINES,
+    HEAD,
+    NOTHING,
+    PUBLIC,
+    Head,
+    beside_key,
+    digest,
+    read_head,
+    sign,
+    write_head,
+)
 from orchestrator.audit.keys import PublicKey, load_signer, read_key_file, write_keys
 from orchestrator.audit.reader import newest_first, parse
 from orchestrator.audit.record import FORMAT, Fields, seal, write_time
@@ -20,8 +31,6 @@ from orchestrator.journal import Journal, segments
 SEGMENT_BYTES: Final = 64 * 1024 * 1024
 # Enough for the outcomes of some thousand calls that were under way when the disk became full.
 RESERVE_BYTES: Final = 1024 * 1024
-# No more lines than these are without a signature.
-CHECKPOINT_LINES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +77,13 @@ class Writer:
         self._directory = directory
         self._clock = clock
         self._signer = load_signer(key)
+        self._kept_head, self._kept_keys = beside_key(key)
         self.journal = Journal(directory, reserve_bytes=RESERVE_BYTES)
         try:
             keys = self._publish()
             end = _find_end(directory)
             self.found: Fields = {"pid": os.getpid(), "torn_bytes": self.journal.torn_bytes}
-            if missed := _missed(directory, keys, end):
+            if missed := _missed(directory, self._kept_head, keys, end):
                 self.found["expected"] = missed
             if not end.is_chained:
                 self.found["unchained"] = end.seq
@@ -128,7 +138,8 @@ class Writer:
         Raises:
             OSError: It cannot be written.
         """
-        write_head(self._directory, head, self._signer)
+        write_head(self._directory / HEAD, head, self._signer)
+        write_head(self._kept_head, head, self._signer)
         if self._head == head:
             self._head = None
 
@@ -179,21 +190,33 @@ class Writer:
         self._day = now.toordinal()
 
     def _publish(self) -> dict[str, PublicKey]:
-        """Keep the public key beside the lines, with those of earlier keys."""
+        """Keep the public key beside the lines, with those of earlier keys.
+
+        Which these are is known beside the key alone: whoever can write the lines adds none.
+        """
         path, own = self._directory / PUBLIC, self._signer.public
-        keys: dict[str, PublicKey] = {}
-        if path.exists():
-            with suppress(SettingsError):  # whoever has spoilt it is found out by `verify`
-                keys = read_key_file(path)
-        if own.id not in keys:
-            keys[own.id] = own
+        known = _read_keys(self._kept_keys)
+        # An older version kept them beside the lines only.
+        keys = {**((known if known is not None else _read_keys(path)) or {})}
+        keys.setdefault(own.id, own)
+        for one, found in ((self._kept_keys, known), (path, _read_keys(path))):
+            if found is not None and list(found) == list(keys):
+                continue
             try:
-                write_atomically(path, write_keys(keys.values()))
+                write_atomically(one, write_keys(keys.values()))
             except OSError as error:
                 raise StateUnwritableError(
-                    f"{path} cannot be written: {error.strerror}", hint="Make room on the disk."
+                    f"{one} cannot be written: {error.strerror}", hint="Make room on the disk."
                 ) from error
         return keys
+
+
+def _read_keys(path: Path) -> dict[str, PublicKey] | None:
+    """Read public keys; None where there is no file of them, or it is spoilt."""
+    if path.exists():
+        with suppress(SettingsError):
+            return read_key_file(path)
+    return None
 
 
 def _find_end(directory: Path) -> _End:
@@ -216,17 +239,28 @@ def _find_end(directory: Path) -> _End:
     return _End()
 
 
-def _missed(directory: Path, keys: dict[str, PublicKey], end: _End) -> str:
+def _missed(directory: Path, kept: Path, keys: dict[str, PublicKey], end: _End) -> str:
     """Tell the head that an earlier run signed, if the record does not hold it any more."""
-    head, is_signed = read_head(directory, keys)
-    if head is None:
-        return "" if end.seq == 0 or not end.is_chained else "none"
-    if is_signed and head.seq <= end.seq:
-        for line in newest_first(directory):
-            told = parse(line)
-            seq = None if told is None else told.get("seq")
-            if seq == head.seq:
-                return "" if digest(line) == head.hash else str(head)
-            if isinstance(seq, int) and seq < head.seq:
-                break
-    return str(head)
+    head, is_signed = read_head(directory / HEAD, keys)
+    if head is None and end.seq and end.is_chained:
+        return "none"
+    if head is not None and not (is_signed and _holds(directory, head, end)):
+        return str(head)
+    other, is_signed = read_head(kept, keys)
+    if other is None or not is_signed or _holds(directory, other, end):
+        return ""
+    return str(other)
+
+
+def _holds(directory: Path, head: Head, end: _End) -> bool:
+    """Tell whether a record has this line, or has removed it because of its age."""
+    if head.seq > end.seq:
+        return False
+    for line in newest_first(directory):
+        told = parse(line)
+        seq = None if told is None else told.get("seq")
+        if seq == head.seq:
+            return digest(line) == head.hash
+        if isinstance(seq, int) and seq < head.seq:
+            return False
+    return True

@@ -33,14 +33,25 @@ def verify(
         RecordChangedError: It is not as it was written.
         SettingsError: An option cannot be understood, or a file cannot be read.
     """
-    place = find_paths(project).audit if directory is None else directory
-    head = None if expect is None else _read_head(expect)
-    keys = _read_keys(place, key)
-    report = _look(place, keys, head)
+    from orchestrator.audit.chain import beside_key, read_head
+
+    head, source, is_given = (None if expect is None else _read_head(expect)), "--expect", bool(key)
+    if directory is not None:
+        place, keys = directory, _read_keys(directory, key)
+    else:
+        paths = find_paths(project)
+        # What is kept beside the key that signs, nobody changes who can write the record alone.
+        kept_head, kept_keys = beside_key(paths.audit_key)
+        place = paths.audit
+        keys = _read_keys(place, str(kept_keys) if key is None and kept_keys.exists() else key)
+        if head is None:
+            found, is_signed = read_head(kept_head, keys)
+            head, source = (found if is_signed else None), kept_head.name
+    report = _look(place, keys, head, source)
     if as_json:
         say_json(_as_json(report, keys))
     else:
-        _tell(report, keys, is_given=key is not None)
+        _tell(report, keys, is_given=is_given)
     if report.count:
         raise RecordChangedError(
             f"the record in {place} is not as it was written: {report.count} "
@@ -49,12 +60,12 @@ def verify(
         )
 
 
-def _look(place: Path, keys: "Keys", head: "Head | None") -> "Report":
+def _look(place: Path, keys: "Keys", head: "Head | None", source: str) -> "Report":
     from orchestrator.audit.verify import verify as work
 
     for attempt in range(_ATTEMPTS):
         try:
-            report = work(place, keys, expect=head)
+            report = work(place, keys, expect=head, source=source)
         except FileNotFoundError as error:
             # Files that are too old may be removed meanwhile.
             if attempt == _ATTEMPTS - 1:
@@ -118,7 +129,7 @@ def _tell(report: "Report", keys: "Keys", *, is_given: bool) -> None:
     for key in keys.values():
         say(f"Key {key.id}: {key.text}")
     if not is_given:
-        say("That key lies beside the record: to be sure, give the one that you keep, with --key.")
+        say("That key lies on this machine: to be sure, give the one that you keep, with --key.")
     say(f"Last line, to note elsewhere: {report.last}")
 
 
@@ -151,10 +162,13 @@ def key(project: Path | None, *, as_json: bool) -> None:
     Raises:
         NotRunningError: There is none yet.
     """
-    from orchestrator.audit.chain import PUBLIC
+    from orchestrator.audit.chain import PUBLIC, beside_key
     from orchestrator.audit.keys import read_key_file
 
-    path = find_paths(project).audit / PUBLIC
+    paths = find_paths(project)
+    path = beside_key(paths.audit_key)[1]
+    if not path.exists():
+        path = paths.audit / PUBLIC
     if not path.exists():
         raise NotRunningError("nothing is recorded yet", hint="Start with `agents up`.")
     keys = tuple(read_key_file(path).values())

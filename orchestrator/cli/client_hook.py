@@ -117,14 +117,16 @@ def _is_ours(one: object, matcher: str) -> bool:
 def answer_hook(project: Path | None, role: str) -> None:
     """Read what the client is about to call, and say whether its person is to be asked.
 
-    What cannot be understood is asked about; what cannot even be read is stopped.
+    What cannot be understood is asked about; what cannot even be read is stopped. So is whatever
+    else goes wrong: with any other status than that the client would go on unasked.
     """
     try:
         called = _called(sys.stdin.buffer.read(_MOST_BYTES + 1), role)
-    except (OSError, ValueError) as error:
-        _ = sys.stderr.write(f"the hook of {PREFIX}{role} does not understand the client: {error}")
+        reason = _reason(project, role, called)
+    except Exception as error:
+        why = str(error) if isinstance(error, OSError | ValueError) else type(error).__name__
+        _ = sys.stderr.write(f"the hook of {PREFIX}{role} does not understand the client: {why}")
         raise SystemExit(_STOP) from error
-    reason = _reason(project, role, called)
     if reason:
         told = {
             "hookEventName": "PreToolUse",

@@ -5,13 +5,13 @@ import re
 import sys
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from orchestrator.cli.places import find_paths
 from orchestrator.control.admin_client import is_listening
 from orchestrator.errors import NotRunningError, SettingsError
 
 _LISTEN: Final = re.compile(r"(?:\[(::1)\]|(127(?:\.[0-9]{1,3}){3})|(localhost)):([0-9]{1,5})")
+_PUBLIC: Final = re.compile(r"https://([A-Za-z0-9.-]{1,255}(?::[0-9]{1,5})?)/?")
 _LAST_PORT: Final = 65_535
 _MODULE: Final = "orchestrator.console.main"
 
@@ -66,10 +66,11 @@ def check_public_url(text: str | None) -> str:
     """
     if text is None:
         return ""
-    parts = urlsplit(text)
-    if parts.scheme != "https" or not parts.netloc or parts.path.strip("/") or parts.query:
+    match = _PUBLIC.fullmatch(text)
+    if not match:
         raise SettingsError(
             f"--public-url {text} is no https address of a host",
             hint="Example: --public-url https://approve.example.com",
         )
-    return f"https://{parts.netloc}"
+    # As browsers write it in `Host`.
+    return f"https://{match[1].lower()}"

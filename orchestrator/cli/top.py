@@ -227,6 +227,8 @@ class Top:
         elif view is not None:
             self._paint(view)
         self._said = ""
+        # What was typed before the question was there is no answer to it.
+        termios.tcflush(self._terminal, termios.TCIFLUSH)
         return self._key(None) == "y"
 
     def _key(self, patience: float | None) -> str:

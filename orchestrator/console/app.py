@@ -58,7 +58,7 @@ def make_app(site: Site, hosts: tuple[str, ...]) -> Starlette:
         incidents.routes,
         links.routes,
     )
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/login", _show_login(site), methods=["GET"]),
             Route("/login", _log_in(site), methods=["POST"]),
@@ -72,9 +72,14 @@ def make_app(site: Site, hosts: tuple[str, ...]) -> Starlette:
                 hosts=hosts,
                 public_host=urlsplit(site.public_url).netloc,
                 public_paths=("/l/", "/static/"),
+                home=site.home,
+                note=site.note,
             )
         ],
     )
+    # It would lead to an address without what ours begin with.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _show_login(site: Site) -> Endpoint:
@@ -96,7 +101,12 @@ def _log_in(site: Site) -> Endpoint:
         await site.note("console.login")
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
-            site.cookie, text, max_age=int(LONGEST_SECONDS), httponly=True, samesite="strict"
+            site.cookie,
+            text,
+            max_age=int(LONGEST_SECONDS),
+            path=site.home,
+            httponly=True,
+            samesite="strict",
         )
         return answer
 
@@ -106,7 +116,8 @@ def _log_in(site: Site) -> Endpoint:
 async def _log_out(visit: Visit, _form: Form) -> Response:
     visit.site.sessions.close(visit.site.shown(visit.request))
     answer = RedirectResponse("/login", 303)
-    answer.delete_cookie(visit.site.cookie, httponly=True, samesite="strict")
+    site = visit.site
+    answer.delete_cookie(site.cookie, path=site.home, httponly=True, samesite="strict")
     return answer
 
 

@@ -5,6 +5,7 @@ daemon for everything; ending it ends every session.
 """
 
 import gc
+import secrets
 import socket
 import sys
 import threading
@@ -19,6 +20,7 @@ import uvicorn
 
 from orchestrator.console.app import make_app
 from orchestrator.console.asking import Daemon
+from orchestrator.console.patience import Patient
 from orchestrator.console.render import Pages
 from orchestrator.console.sessions import CODE_SECONDS, Sessions
 from orchestrator.console.site import Site
@@ -44,12 +46,15 @@ def main() -> int:
     address = f"[{host}]" if ":" in host else host
     bound = cast("int", listener.getsockname()[1])
     here = f"{address}:{bound}"
+    # Nobody who was not let in can name a page, or have a browser show them our cookie.
+    home = f"/{secrets.token_urlsafe(15)}"
     site = Site(
         paths=paths,
         daemon=Daemon(paths.control_socket),
-        pages=Pages(),
-        sessions=Sessions(time.monotonic),
+        pages=Pages(home),
+        sessions=Sessions(_seconds),
         cookie=f"bandmaster-console-{bound}",
+        home=home,
         public_url=public_url,
     )
     hosts = (here, f"localhost:{bound}")
@@ -58,6 +63,8 @@ def main() -> int:
         threading.Thread(target=_invite_again, args=(site, here), daemon=True).start()
     config = uvicorn.Config(
         make_app(site, hosts),
+        http=Patient,
+        ws="none",
         log_level="error",
         access_log=False,
         proxy_headers=False,
@@ -98,6 +105,11 @@ async def _say(site: Site, url: str) -> None:
             _ = await site.daemon.ask("console.here", {"url": url})
 
 
+def _seconds() -> float:
+    """Tell the time, with that during which the machine slept: nobody was here then, either."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -115,7 +127,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _invite(site: Site, here: str, *, opens: bool) -> None:
-    link = f"http://{here}/login#{site.sessions.make_code()}"
+    link = f"http://{here}{site.home}/login#{site.sessions.make_code()}"
     minutes = int(CODE_SECONDS // 60)
     _ = sys.stdout.write(f"Console: {link}\nThis link works once, within {minutes} minutes.\n")
     if sys.stdin.isatty():

@@ -29,8 +29,13 @@ _PAIR: Final = re.compile(r"([A-Za-z][A-Za-z0-9 ()/._-]{0,39}):\s+(\S.*)")
 class Pages:
     """Renders templates; no text of anybody's can be markup, or hide what it is."""
 
-    def __init__(self) -> None:
-        """Load the templates' place."""
+    def __init__(self, home: str) -> None:
+        """Load the templates' place.
+
+        Args:
+            home: What the address of every page begins with.
+        """
+        self._home = home
         self._environment = Environment(
             loader=FileSystemLoader(HERE / "templates"),
             autoescape=True,
@@ -41,7 +46,8 @@ class Pages:
         )
         # Jinja's own types know only the filters that it brings.
         cast("dict[str, object]", cast("object", self._environment.filters)).update(FILTERS)
-        cast("dict[str, object]", cast("object", self._environment.globals))["asset"] = asset
+        known = cast("dict[str, object]", cast("object", self._environment.globals))
+        known.update(asset=asset, home=home)
 
     def render(self, template: str, fields: Mapping[str, object]) -> str:
         """Render a template with these fields, by name."""
@@ -57,7 +63,7 @@ class Pages:
         """
         inner = self.render(f"live/{name}.html", fields)
         seen = hashlib.sha256(inner.encode()).hexdigest()[:16]
-        address = f"/live/{name}?{urlencode({**query, 'seen': seen})}"
+        address = f"{self._home}/live/{name}?{urlencode({**query, 'seen': seen})}"
         frame = Markup(
             '<div id="live-{name}" hx-get="{address}" hx-trigger="every {seconds}s" '
             'hx-swap="outerHTML">{inner}</div>'

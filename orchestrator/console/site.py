@@ -33,6 +33,8 @@ class Site:
         pages: Renders templates.
         sessions: Who is logged in.
         cookie: Name of the cookie; it holds the port, as browsers share cookies among ports.
+        home: What the address of every page begins with, and of nobody else's: for the same reason
+            browsers are to show the cookie there alone.
         public_url: Where people elsewhere open signed links; empty for nowhere.
     """
 
@@ -41,6 +43,7 @@ class Site:
     pages: Pages
     sessions: Sessions
     cookie: str
+    home: str
     public_url: str = ""
 
     def page(self, path: str, show: Page, *, is_live: bool = False) -> Route:

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
+from orchestrator.gateway.filters.guard import refusal_of
 from orchestrator.gateway.questions import Questions
 from orchestrator.gateway.sessions import Session
 from orchestrator.gateway.upstream.base import Question
+from orchestrator.guards.index import Guards
 from orchestrator.model.base import Json, JsonObject
 from orchestrator.protocol import jsonrpc, mcp
 
@@ -26,20 +28,39 @@ def can_be_asked(method: str, capabilities: JsonObject, asks: tuple[str, ...]) -
 
 def may_repeat(exchange: "Exchange") -> bool:
     """Tell whether nothing can happen twice if a request is sent once more."""
-    return exchange.attempt == 0 and (exchange.kind is None or exchange.kind == "READ")
+    return exchange.attempt == 0 and not is_announced(exchange)
+
+
+def is_announced(exchange: "Exchange") -> bool:
+    """Tell whether it is kept before that a call is made: it changes something, or was approved."""
+    return exchange.kind not in {None, "READ"} or bool(exchange.approval)
 
 
 @final
 class LegacyCaller:
     """A caller with a session: is asked on its request's own stream."""
 
-    __slots__ = ("_asks", "_exchange", "_is_asked", "_questions", "_session")
+    __slots__ = ("_asks", "_exchange", "_guards", "_is_asked", "_questions", "_session")
 
     def __init__(
-        self, exchange: "Exchange", session: Session, questions: Questions, asks: tuple[str, ...]
+        self,
+        exchange: "Exchange",
+        session: Session,
+        questions: Questions,
+        asks: tuple[str, ...],
+        guards: Guards,
     ) -> None:
-        """Speak for this request of this session, of which the server may ask `asks`."""
+        """Speak for this request of this session.
+
+        Args:
+            exchange: The request.
+            session: Its session.
+            questions: Where answers are waited for.
+            asks: What the server may ask.
+            guards: What is held back: no answer gets to a server then.
+        """
         self._exchange = exchange
+        self._guards = guards
         self._session = session
         self._questions = questions
         self._asks = asks
@@ -85,7 +106,16 @@ class LegacyCaller:
         answer: Callable[[JsonObject | None, JsonObject | None], None],
     ) -> bool:
         """Ask the caller; `answer` takes the result or the error, also when the request ends."""
-        identity = self._questions.put(self._session.key, answer)
+
+        def pass_on(result: JsonObject | None, error: JsonObject | None) -> None:
+            if result is not None and (refused := refusal_of(self._guards, self._exchange)):
+                # What was answered may be what makes the server act: its call ends first.
+                self._exchange.interrupt(refused)
+                self._exchange.finally_do(lambda: answer(None, dict(_GONE)))
+                return
+            answer(result, error)
+
+        identity = self._questions.put(self._session.key, pass_on)
         if identity is None:
             return False
         self._is_asked = True

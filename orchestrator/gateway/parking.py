@@ -125,10 +125,17 @@ class OpenCall:
     def cancel(self) -> None:
         """Give the call up, and have the server told."""
         questions, self._questions = self._questions, {}
-        for question in questions.values():
-            question.answer(None, _CANCELLED)
-        if self._task is not None:
-            _ = self._task.cancel()
+
+        def give_up(_: object) -> None:
+            for question in questions.values():
+                question.answer(None, _CANCELLED)
+
+        if self._task is None:
+            give_up(None)
+            return
+        # First that it is over: a server may take an answer that is none for leave to go on.
+        self._task.add_done_callback(give_up)
+        _ = self._task.cancel()
 
     def _end(self, task: "asyncio.Task[jsonrpc.Response]") -> None:
         if not task.cancelled():

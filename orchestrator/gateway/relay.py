@@ -26,7 +26,13 @@ from orchestrator.errors import (
     UpstreamProtocolError,
     UpstreamTimeoutError,
 )
-from orchestrator.gateway.caller import LegacyCaller, ModernCaller, can_be_asked, may_repeat
+from orchestrator.gateway.caller import (
+    LegacyCaller,
+    ModernCaller,
+    can_be_asked,
+    is_announced,
+    may_repeat,
+)
 from orchestrator.gateway.context import Exchange, Reply
 from orchestrator.gateway.filters.guard import require_free
 from orchestrator.gateway.parking import OpenCall, Parking
@@ -137,7 +143,7 @@ class Relay:
         """Give a call that waited what its caller answers."""
         exchange.target = call.target
         try:
-            if exchange.kind != "READ" and exchange.kind is not None:
+            if is_announced(exchange):
                 # What was answered may be what makes the server act.
                 await exchange.intend()
             self._require_valid(exchange)
@@ -167,7 +173,7 @@ class Relay:
                 place = exchange.place or place
             exchange.target = target
             exchange.finally_do(target.release)
-            if exchange.kind not in {None, "READ"} and not exchange.is_intended:
+            if is_announced(exchange) and not exchange.is_intended:
                 await exchange.intend()
             call = self._begin(exchange, place, target, meta)
             sent = None
@@ -272,9 +278,17 @@ class Relay:
         exchange.require_whole()
         if not self._guards.is_idle:
             require_free(self._guards, exchange)
+            self._require_no_shadow(exchange)
         principal = exchange.principal
         if principal is not None and principal.expires_at <= self._clock.now():
             raise TokenExpiredError("The token's time is over")
+
+    def _require_no_shadow(self, exchange: Exchange) -> None:
+        call, kind, now = exchange.call, exchange.kind, self._clock.now()
+        if call is None or kind is None:
+            return
+        if self._guards.shadow(exchange.role, call.name, kind, now) is not None:
+            raise TargetUnavailableError("The role works in shadow now; nothing was done")
 
     def _send(
         self, exchange: Exchange, place: Place, meta: JsonObject, answered: JsonObject
@@ -288,7 +302,7 @@ class Relay:
             out.params.update(answered)
         answer = target.request(out, exchange.wait)
         # Where it may have to be sent once more.
-        is_needed = exchange.kind in {None, "READ"} or (
+        is_needed = not is_announced(exchange) or (
             exchange.session is not None
             and target.ref.era == "modern"
             and bool(place.route.policy.asks)
@@ -322,7 +336,7 @@ class Relay:
         if exchange.session is None:
             return ModernCaller(exchange, meta.get(mcp.LOG_LEVEL_KEY))
         asks = place.route.policy.asks
-        return LegacyCaller(exchange, exchange.session, self._questions, asks)
+        return LegacyCaller(exchange, exchange.session, self._questions, asks, self._guards)
 
     # What a server asks in the middle.
 
@@ -359,7 +373,8 @@ class Relay:
             else:
                 future.set_result(found)
 
-        if not LegacyCaller(exchange, session, self._questions, asks).put(method, params, answer):
+        caller = LegacyCaller(exchange, session, self._questions, asks, self._guards)
+        if not caller.put(method, params, answer):
             raise NotRelayedError("The caller does not read what it is asked")
         return await exchange.wait(future)
 

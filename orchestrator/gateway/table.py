@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar, final
 
 from orchestrator.errors import (
     AgentsError,
+    ApprovalTakenError,
     RoleClosedError,
     RoleHeldError,
     TargetLostError,
@@ -486,6 +487,15 @@ def _decide_again(exchange: "Exchange", place: Place, decided: Place) -> None:
             raise TargetUnavailableError("The role's rules changed while the request waited")
         return
     name = ToolName(call.name)
+    if exchange.approval:
+        raise ApprovalTakenError(
+            "The role's policy changed while the call waited; nothing was done",
+            approval=exchange.approval,
+            required_action="Make the call again: it asks for an approval of its own.",
+        )
+    if name in policy.approval or place.route.policy.shadow != decided.route.policy.shadow:
+        # Nobody was asked about it, or it would only be recorded now.
+        raise TargetUnavailableError("What the role asks people for changed while the call waited")
     policy.check(name, call.arguments, b"")
     if policy.policy.sums != before.policy.sums and policy.has_sums(name):
         raise TargetUnavailableError("The role's sums changed while the call waited")

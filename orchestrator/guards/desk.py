@@ -93,10 +93,12 @@ class GuardDesk:
         Returns:
             Whether that is new.
         """
-        if self.problem or any(_is_like(one, hold) for one in self.holds):
+        if any(_is_like(one, hold) for one in (*self.holds, *self._waiting())):
             return False
-        self._guards.load((*self.holds, hold))
         self._unwritten.append(_Unwritten(hold))
+        if not self.problem:
+            self._guards.load((*self.holds, hold))
+        # Otherwise everything is frozen, and this is held as soon as it is known what else is.
         self._news.set()
         return True
 
@@ -187,9 +189,14 @@ class GuardDesk:
 
     async def _load_again(self) -> None:
         try:
-            self._guards.load(await anyio.to_thread.run_sync(self._store.load))
+            known = await anyio.to_thread.run_sync(self._store.load)
         except AgentsError as error:
             self._guards.fail(str(error))
+        else:
+            self._guards.load((*known, *self._waiting()))
+
+    def _waiting(self) -> tuple[Hold, ...]:
+        return tuple(one.hold for one in self._unwritten)
 
     async def _end_shadows(self) -> bool:
         """Forget shadows whose time is over; nobody asks for them any more. True if that is so."""

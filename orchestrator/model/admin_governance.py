@@ -157,6 +157,7 @@ class ConsoleNoteRequest(Model):
         "console.login_refused",
         "console.login_replayed",
         "console.form_refused",
+        "console.request_refused",
     ]
 
 

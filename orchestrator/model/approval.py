@@ -1,5 +1,7 @@
 """Approvals as data: what has to be asked for, what was asked, who said what, who may say it."""
 
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -186,3 +188,13 @@ class Approver:
     roles: tuple[RoleName, ...]
     added_at: datetime
     added_by: str
+
+
+def fold(name: str) -> str:
+    """Write a name as everybody writes it who means the same person."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def are_one(some: Iterable[str], others: Iterable[str]) -> bool:
+    """Tell whether names speak of the same person; empty ones speak of nobody."""
+    return bool({fold(name) for name in some if name} & {fold(name) for name in others if name})

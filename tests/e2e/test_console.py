@@ -57,10 +57,12 @@ class Console:
         """Wait for its link."""
         assert process.stdout is not None
         line = cast("str", process.stdout.readline())
-        match = re.search(r"(http://127\.0\.0\.1:[0-9]+)/login#(\S+)", line)
+        match = re.search(r"((http://127\.0\.0\.1:[0-9]+)/[\w-]{20})/login#(\S+)", line)
         assert match
         self.url: str = match[1]
-        self.code: str = match[2]
+        self.origin: str = match[2]
+        self.code: str = match[3]
+        self.login: str = f"{self.url.removeprefix(self.origin)}/login"
 
     @property
     def link(self) -> str:
@@ -69,7 +71,7 @@ class Console:
 
     def client(self) -> httpx2.Client:
         """Speak to it without a browser."""
-        return httpx2.Client(base_url=self.url, headers={"origin": self.url}, timeout=PATIENCE)
+        return httpx2.Client(base_url=self.url, headers={"origin": self.origin}, timeout=PATIENCE)
 
     def log_in(self, client: httpx2.Client) -> None:
         """Log in."""
@@ -259,7 +261,7 @@ def test_a_login_link_opens_one_session(bank: Project, browser: Browser, console
     assert console.code not in browser.driver.current_url
     assert console.code not in str(browser.run("return document.cookie"))
     with console.client() as other:
-        assert other.get("/").headers["location"] == "/login"
+        assert other.get("/").headers["location"] == console.login
         again = other.post("/login", data={"code": console.code})
         assert again.status_code == 403
         assert "used already" in again.text
@@ -286,8 +288,8 @@ def test_forms_of_others_are_refused(bank: Project, console: Console) -> None:
         for headers in (
             {"origin": "http://127.0.0.1:1"},
             {"origin": "null"},
-            {"origin": console.url, "sec-fetch-site": "cross-site"},
-            {"origin": console.url, "sec-fetch-site": "same-site"},
+            {"origin": console.origin, "sec-fetch-site": "cross-site"},
+            {"origin": console.origin, "sec-fetch-site": "same-site"},
         ):
             assert client.post(place, data=whole, headers=headers).status_code == 403
         evil = {"host": "evil.example", "origin": "http://evil.example"}
@@ -375,11 +377,17 @@ def test_a_page_that_is_open_when_its_session_ends_leads_to_the_login(console: C
         form = re.search(r'name="csrf" value="([^"]+)"', client.get("/").text)
         assert form
         assert client.get("/live/overview").status_code == 200
-        assert client.post("/logout", data={"csrf": form[1]}).headers["location"] == "/login"
+        assert client.post("/logout", data={"csrf": form[1]}).headers["location"] == console.login
         over = client.get("/live/overview")
-        assert (over.status_code, over.headers["hx-redirect"], over.text) == (401, "/login", "")
-        assert client.get("/approvals").headers["location"] == "/login"
-        assert client.post("/act/freeze", data={"csrf": form[1]}).headers["location"] == "/login"
+        assert (over.status_code, over.headers["hx-redirect"], over.text) == (
+            401,
+            console.login,
+            "",
+        )
+        assert client.get("/approvals").headers["location"] == console.login
+        assert (
+            client.post("/act/freeze", data={"csrf": form[1]}).headers["location"] == console.login
+        )
 
 
 def test_a_part_that_did_not_change_is_not_sent_again(office: httpx2.Client) -> None:
@@ -387,7 +395,7 @@ def test_a_part_that_did_not_change_is_not_sent_again(office: httpx2.Client) -> 
     part = office.get("/live/guards")
     address = re.search(r'hx-get="([^"]+)"', part.text)
     assert address
-    again = office.get(address[1].replace("&amp;", "&"))
+    again = office.get(office.base_url.join(address[1].replace("&amp;", "&")))
     assert (again.status_code, again.text) == (204, "")
 
 

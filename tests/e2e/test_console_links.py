@@ -114,8 +114,8 @@ def bank(open_project: OpenProject, inbox: Inbox) -> Generator[Project]:
 
 
 @contextmanager
-def run_console(bank: Project, *words: str) -> Generator[tuple[str, str]]:
-    """Run a console; tell its address, and the code that lets somebody in."""
+def run_console(bank: Project, *words: str) -> Generator[tuple[str, str, str]]:
+    """Run a console; tell where it is, how its pages begin, and the code that lets one in."""
     process = subprocess.Popen(
         [AGENTS, "console", "--no-open", *words],
         cwd=bank.root,
@@ -127,9 +127,9 @@ def run_console(bank: Project, *words: str) -> Generator[tuple[str, str]]:
     try:
         assert process.stdout is not None
         line = cast("str", process.stdout.readline())
-        match = re.search(r"(http://127\.0\.0\.1:[0-9]+)/login#(\S+)", line)
+        match = re.search(r"(http://127\.0\.0\.1:[0-9]+)(/[\w-]{20})/login#(\S+)", line)
         assert match
-        yield match[1], match[2]
+        yield match[1], match[2], match[3]
     finally:
         process.send_signal(signal.SIGTERM)
         _ = process.communicate(timeout=PATIENCE)
@@ -140,7 +140,7 @@ def away(bank: Project) -> Generator[httpx2.Client]:
     """Run a console that opens links, and reach it as people elsewhere do: by its public name."""
     headers = {"host": PUBLIC, "origin": f"https://{PUBLIC}"}
     with (
-        run_console(bank, "--public-url", f"https://{PUBLIC}") as (url, _),
+        run_console(bank, "--public-url", f"https://{PUBLIC}") as (url, _, _),
         httpx2.Client(base_url=url, headers=headers, timeout=PATIENCE) as client,
     ):
         yield client
@@ -260,11 +260,12 @@ def test_an_approver_logs_in_at_the_console(bank: Project, browser: Browser) -> 
     match = re.search(r"ap-\w+", str(heard["message"]))
     assert match
     name = match[0]
-    with run_console(bank) as (url, code), httpx2.Client(base_url=url) as client:
-        let_in = client.post("/login", data={"code": code}, headers={"origin": url})
+    with run_console(bank) as (origin, home, code), httpx2.Client(base_url=origin) as client:
+        url = origin + home
+        let_in = client.post(f"{home}/login", data={"code": code}, headers={"origin": origin})
         assert let_in.status_code == 303
         [cookie] = client.cookies.jar
-        known: Object = {"name": cookie.name, "value": cookie.value, "url": url}
+        known: Object = {"name": cookie.name, "value": cookie.value, "url": f"{url}/"}
         _ = browser.driver.execute_cdp_cmd("Network.setCookie", known)
         browser.open(f"{url}/approvals/{name}")
         assert "Only named approvers decide here." in browser.read(".bar")

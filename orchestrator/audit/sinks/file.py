@@ -7,7 +7,7 @@ from typing import final
 from typing_extensions import override
 
 from orchestrator.audit.formats.base import Format
-from orchestrator.audit.sinks.base import Entry, Outlet, SinkError
+from orchestrator.audit.sinks.base import Entry, Outlet, SinkError, gently
 from orchestrator.audit.sinks.dead import append
 
 
@@ -28,7 +28,7 @@ class FileOutlet(Outlet):
     @override
     def send(self, entries: Sequence[Entry]) -> None:
         render, end = self._form.render, self._form.end
-        data = b"".join(render(entry.line, entry.told) + end for entry in entries)
+        data = b"".join(render(entry.line, entry.told) + end for entry in gently(entries))
         try:
             append(self._path, data, self._form.head)
         except OSError as error:

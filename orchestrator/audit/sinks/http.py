@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from typing_extensions import override
 
 from orchestrator.audit.formats.base import Format, product_version
-from orchestrator.audit.sinks.base import Entry, Outlet, RefusedError, SinkError
+from orchestrator.audit.sinks.base import Entry, Outlet, RefusedError, SinkError, gently
 
 SECONDS: Final = 10.0
 # No receiver may silence a sink for longer.
@@ -160,7 +160,7 @@ class HttpOutlet(Outlet):
     @override
     def send(self, entries: Sequence[Entry]) -> None:
         render, end = self._form.render, self._form.end
-        body = b"".join(render(entry.line, entry.told) + end for entry in entries)
+        body = b"".join(render(entry.line, entry.told) + end for entry in gently(entries))
         _ = self._post.send(body, entries)
 
     @override

@@ -20,7 +20,7 @@ from orchestrator.audit.formats.base import (
     text_of,
     weight_of,
 )
-from orchestrator.audit.sinks.base import Entry, Outlet, RefusedError
+from orchestrator.audit.sinks.base import Entry, Outlet, RefusedError, gently
 from orchestrator.audit.sinks.http import Post
 from orchestrator.audit.story import describe
 from orchestrator.model.text import visible
@@ -45,7 +45,7 @@ def render(entries: Sequence[Entry]) -> bytes:
     }
     scope: JsonObject = {"name": "bandmaster.audit", "version": product_version()}
     now = str(time.time_ns())
-    records: list[Json] = [_record(entry, now) for entry in entries]
+    records: list[Json] = [_record(entry, now) for entry in gently(entries)]
     return orjson.dumps(
         {
             "resourceLogs": [

@@ -8,7 +8,7 @@ from typing import Final, final
 
 from orchestrator.audit.chain import digest
 from orchestrator.audit.reader import newest_first, parse
-from orchestrator.audit.sinks.base import Entry
+from orchestrator.audit.sinks.base import Entry, gently
 from orchestrator.audit.sinks.cursor import Cursor
 from orchestrator.journal import segments
 
@@ -153,7 +153,7 @@ class Tail:
             return None
         with file:
             _ = file.seek(offset)
-            for line in file:
+            for line in gently(file):
                 # What has no end is not whole yet, or never will be.
                 if not line.endswith(b"\n"):
                     break

@@ -13,7 +13,7 @@ from typing import Final, final
 from typing_extensions import override
 
 from orchestrator.audit.formats.base import Format
-from orchestrator.audit.sinks.base import Entry, Outlet, SinkError
+from orchestrator.audit.sinks.base import Entry, Outlet, SinkError, gently
 from orchestrator.audit.sinks.syslog import frame, render
 from orchestrator.model.sinks import SyslogServer
 
@@ -54,7 +54,7 @@ class SyslogOutlet(Outlet):
 
     @override
     def send(self, entries: Sequence[Entry]) -> None:
-        messages = [render(entry, self._form, self._longest) for entry in entries]
+        messages = [render(entry, self._form, self._longest) for entry in gently(entries)]
         try:
             if self._socket is None or self._is_gone(self._socket):
                 self.close()
@@ -88,7 +88,7 @@ class SyslogOutlet(Outlet):
             family, kind, protocol, _, address = socket.getaddrinfo(
                 server.host, server.port, type=socket.SOCK_DGRAM
             )[0]
-            return _joined(socket.socket(family, kind, protocol), address)
+            return _joined(socket.socket(family, kind, protocol), address[:2])
         made = socket.create_connection((server.host, server.port), timeout=SECONDS)
         if server.transport == "tcp":
             return made
@@ -114,7 +114,7 @@ class SyslogOutlet(Outlet):
             connection.settimeout(SECONDS)
 
 
-def _joined(made: socket.socket, address: str | tuple[str | int, ...]) -> socket.socket:
+def _joined(made: socket.socket, address: str | tuple[object, ...]) -> socket.socket:
     try:
         made.settimeout(SECONDS)
         made.connect(address)
@@ -133,7 +133,7 @@ def _wait_until_acknowledged(connection: socket.socket) -> None:
     give_up = time.monotonic() + SECONDS
     left = array.array("i", [0])
     while True:
-        _ = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, left)
+        fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, left)
         if not left[0]:
             break
         if time.monotonic() > give_up:

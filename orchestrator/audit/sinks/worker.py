@@ -230,7 +230,7 @@ class Worker:
 
 def _words(error: Exception) -> str:
     if isinstance(error, OSError):
-        return f"{error.filename or 'the record'}: {error.strerror}"
+        return f"the record, or how far it is read: {error.strerror or type(error).__name__}"
     if isinstance(error, SecretError):
         return f"its secret is missing: {error}"
     return str(error)

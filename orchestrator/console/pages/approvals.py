@@ -15,6 +15,7 @@ from orchestrator.errors import AgentsError
 from orchestrator.model.base import Json, JsonObject
 
 MOST: Final = 50
+MOST_WAITING: Final = 1000
 DECISIONS: Final = {"approve": "approved", "deny": "denied"}
 
 
@@ -41,8 +42,10 @@ def routes(site: Site) -> list[Route]:
 
 async def approvals(visit: Visit) -> Live:
     """Tell those that wait, and the last that were decided."""
+    # Asked for by themselves: no number of later ones takes their place.
+    pending = {"state": "pending", "limit": MOST_WAITING}
+    waiting = listed(await visit.daemon.ask("approvals", pending))
     every = listed(await visit.daemon.ask("approvals", {"limit": MOST}))
-    waiting = [one for one in every if one.get("state") == "pending"]
     over = [one for one in every if one.get("state") != "pending"]
     return visit.live("approvals", {"waiting": waiting, "over": over})
 

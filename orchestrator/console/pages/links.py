@@ -69,10 +69,11 @@ def _show(
     confirm: str = "",
     said: list[tuple[bool, str]] | None = None,
 ) -> Response:
-    fields = {"one": one, "link": link, "confirm": confirm, "said": said or []}
+    # Where the console itself is, is not for whoever follows a link.
+    fields = {"one": one, "link": link, "confirm": confirm, "said": said or [], "home": ""}
     return HTMLResponse(site.pages.render("link.html", fields))
 
 
 def _refuse(site: Site, error: AgentsError) -> Response:
-    fields = {"sentence": str(error), "hint": error.hint or ""}
+    fields = {"sentence": str(error), "hint": error.hint or "", "home": ""}
     return HTMLResponse(site.pages.render("link_refused.html", fields), 403)

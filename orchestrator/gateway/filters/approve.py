@@ -6,21 +6,22 @@ approval goes on, and uses it up, on disk, before an instance hears of the call.
 
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast, final
+
+import orjson
 
 from orchestrator.audit.record import hash_arguments
-from orchestrator.errors import (
-    ApprovalError,
-    ApprovalTakenError,
-    RecordUnavailableError,
-    StateUnknownError,
-)
+from orchestrator.errors import ApprovalError, RecordUnavailableError, StateUnknownError
 from orchestrator.gateway.context import Exchange, Handler, Reply
 from orchestrator.gateway.filters.spend import is_asked
 from orchestrator.model.approval import Asked, Demand, Wish
 from orchestrator.model.names import ToolName
 from orchestrator.policy.decide import CompiledPolicy
-from orchestrator.protocol import mcp
+from orchestrator.protocol import jsonrpc, mcp
+from orchestrator.protocol.canonical import canonical
+
+if TYPE_CHECKING:
+    from orchestrator.model.base import JsonObject
 
 # Calls that their callers were asked about in the middle and have not answered yet.
 _MOST_ROUNDS: Final = 1_000
@@ -65,7 +66,8 @@ class Gatekeeper(Protocol):
         ...
 
 
-_Round: TypeAlias = Asked
+# A call, who makes it, and whether it goes on with what its server gave for that.
+_Round: TypeAlias = tuple[Asked, str, bool]
 
 
 @final
@@ -111,12 +113,16 @@ class Approve:
         asked = _asked(exchange)
         _narrow(exchange)
         if not _ANSWERS.isdisjoint(exchange.params):
-            goes_on = self._end_round(asked)
+            has_state = exchange.params.get("requestState") is not None
+            # Without the state that it was given, it would begin anew beside the one that waits.
+            key = asked, _subject(exchange), has_state
+            goes_on = self._end_round(key) if exchange.era == "modern" else ""
             if goes_on:
                 # Its approval was used up when it was made; this is the answer that it waits for.
                 exchange.approval = goes_on
-                return self._note_round(asked, goes_on, await then(exchange))
-            if exchange.params.get("requestState") is not None:
+                _send_what_is_named(exchange)
+                return self._note_round(asked, exchange, await then(exchange))
+            if has_state:
                 raise StateUnknownError(
                     "Invalid params: unknown `requestState`; this call begins anew, without it"
                 )
@@ -127,11 +133,9 @@ class Approve:
         held = await self._admit(exchange, asked, demand, policy)
         try:
             exchange.approval = held.id
-            _bind(exchange, held, asked.policy)
-            if exchange.kind == "READ":
-                # Nothing is announced of it.
-                await held.spend(exchange.id)
-            return self._note_round(asked, held.id, await then(exchange))
+            _send_what_is_named(exchange)
+            _bind(exchange, held)
+            return self._note_round(asked, exchange, await then(exchange))
         finally:
             held.release()
 
@@ -160,25 +164,32 @@ class Approve:
             raise
         return held
 
-    def _note_round(self, asked: Asked, name: str, reply: Reply) -> Reply:
+    def _note_round(self, asked: Asked, exchange: Exchange, reply: Reply) -> Reply:
         """Remember a call that goes on when its caller has answered."""
         if is_asked(reply):
-            rounds = self._rounds.setdefault(asked, deque(maxlen=_MOST_ALIKE))
-            rounds.append(name)
+            key = asked, _subject(exchange), _gives_state(reply)
+            rounds = self._rounds.setdefault(key, deque(maxlen=_MOST_ALIKE))
+            rounds.append(exchange.approval)
             if len(self._rounds) > _MOST_ROUNDS:
                 # Its next round asks for an approval of its own.
                 _ = self._rounds.popitem(last=False)
         return reply
 
-    def _end_round(self, asked: Asked) -> str:
+    def _end_round(self, key: _Round) -> str:
         """Tell the approval of such a call, empty if there is none; it goes on once."""
-        rounds = self._rounds.get(asked)
+        rounds = self._rounds.get(key)
         if rounds is None:
             return ""
         name = rounds.popleft()
         if not rounds:
-            del self._rounds[asked]
+            del self._rounds[key]
         return name
+
+
+def _gives_state(reply: Reply) -> bool:
+    """Tell whether a server that asks gave its caller something to come back with."""
+    result = cast("JsonObject", cast("JsonObject", orjson.loads(reply.body))["result"])
+    return result.get("requestState") is not None
 
 
 def _asked(exchange: Exchange) -> Asked:
@@ -209,18 +220,24 @@ def _narrow(exchange: Exchange) -> None:
         exchange.params = {**exchange.params, "_meta": kept}
 
 
-def _bind(exchange: Exchange, held: Pass, policy: str) -> None:
+def _send_what_is_named(exchange: Exchange) -> None:
+    """Have the arguments sent as the text that their hash names.
+
+    Several ways to write a number have one name, and a server may read each in its own way.
+    """
+    call = exchange.call
+    if call is None or not call.arguments:
+        return
+    arguments = cast("JsonObject", jsonrpc.decode(canonical(call.arguments)))
+    exchange.params = {**exchange.params, "arguments": arguments}
+    exchange.call = mcp.ToolCall(call.name, arguments)
+
+
+def _bind(exchange: Exchange, held: Pass) -> None:
     """Use an approval up when it is on disk that the call is about to be made."""
     record = exchange.announce
 
     async def announce(announced: Exchange) -> None:
-        if announced.policy_revision != policy:
-            # The call waited for an instance, and came to one of another policy.
-            raise ApprovalTakenError(
-                "The role's policy changed while the call waited; nothing was done",
-                approval=held.id,
-                required_action="Make the call again: it asks for an approval of its own.",
-            )
         await record(announced)
         await held.spend(announced.id)
 

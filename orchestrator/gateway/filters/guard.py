@@ -6,6 +6,7 @@ It is asked once more when a call is about to be sent, as that may have waited m
 from collections.abc import Awaitable
 from typing import Final, final
 
+from orchestrator.errors import AgentsError
 from orchestrator.gateway.context import Exchange, Handler, Reply
 from orchestrator.guards.index import Guards
 
@@ -40,9 +41,14 @@ def require_free(guards: Guards, exchange: Exchange) -> None:
         RoleFrozenError: The role is frozen, or may only read.
         ToolDisabledError: The tool is disabled.
     """
-    if exchange.method not in _HELD:
-        return
-    tool = None if exchange.call is None else exchange.call.name
-    refused = guards.refusal(exchange.role, tool, exchange.kind)
+    refused = refusal_of(guards, exchange)
     if refused is not None:
         raise refused
+
+
+def refusal_of(guards: Guards, exchange: Exchange) -> AgentsError | None:
+    """Tell why a request is held back, None if it is not."""
+    if exchange.method not in _HELD:
+        return None
+    tool = None if exchange.call is None else exchange.call.name
+    return guards.refusal(exchange.role, tool, exchange.kind)

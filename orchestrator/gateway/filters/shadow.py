@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Sequence
 from typing import Final, final
 
-from orchestrator.approvals.receipt import PLACE, write_receipt
+from orchestrator.approvals.receipt import divide, write_receipt
 from orchestrator.audit.record import hash_arguments
 from orchestrator.audit.summary import pick, summarize
 from orchestrator.clock import Clock
@@ -101,6 +101,4 @@ def _receipt(template: str, arguments: JsonObject | None) -> str:
     """Tell what would have happened, by nothing but the arguments that the server file names."""
     if not template or not arguments:
         return ""
-    names = {match[1].partition(".")[0] for match in PLACE.finditer(template)}
-    named = {name: value for name, value in arguments.items() if name in names}
-    return write_receipt(template, named).text
+    return write_receipt(template, divide(template, arguments)[0]).text

@@ -154,6 +154,28 @@ async def test_a_flood_of_strangers_is_counted(home: Path) -> None:
     assert [line["event"] for line in told].count("outcome") == 1
 
 
+async def test_a_flood_at_the_consoles_port_is_counted(home: Path) -> None:
+    """Guesses and forged links by the thousand are some lines; a replay among them has its own."""
+    clock = StillClock(NOON)
+    log = open_log(home, clock)
+    for _ in range(1000):
+        log.note("console.login_refused", {"by": "uid:1"})
+        log.note("approval.refused", {"code": "approval.link", "why": "forged"})
+    log.note("approval.refused", {"code": "approval.link", "why": "replayed"})
+    log.note("approval.approved", {"by": "alice"})
+    clock.moment += timedelta(seconds=1)
+    log.note("console.login_refused", {"by": "uid:1"})
+    log.close()
+    told = read(home)
+    assert [line["event"] for line in told].count("console.login_refused") == MOST_ALIKE + 1
+    why = [line["why"] for line in told if line["event"] == "approval.refused"]
+    assert why == ["forged"] * MOST_ALIKE + ["replayed"]
+    assert [line["event"] for line in told].count("approval.approved") == 1
+    omitted = {line["code"]: line["count"] for line in told if line["event"] == "omitted"}
+    left_out = 1000 - MOST_ALIKE
+    assert omitted == {"console.login_refused": left_out, "approval.refused": left_out}
+
+
 async def test_what_was_left_out_is_told_without_another_request(home: Path) -> None:
     """A flood that ends leaves its count behind within seconds."""
     log = open_log(home)

@@ -12,7 +12,14 @@ import orjson
 import pytest
 
 from orchestrator.audit.chain import Head, digest, sign
-from orchestrator.audit.keys import PublicKey, Signer, load_signer, read_key_file, read_keys
+from orchestrator.audit.keys import (
+    PublicKey,
+    Signer,
+    load_signer,
+    read_key_file,
+    read_keys,
+    write_keys,
+)
 from orchestrator.audit.log import AuditLog
 from orchestrator.audit.record import CallRecord, Fields
 from orchestrator.audit.verify import Report, verify
@@ -385,3 +392,51 @@ def test_a_copy_elsewhere_is_verified_as_well(record: Path) -> None:
     """Nothing but the files and the key is needed."""
     shutil.copytree(record, record.parent / "copy")
     assert verify(record.parent / "copy", keys_of(record.parent)).count == 0
+
+
+def test_lines_written_anew_behind_an_older_head(home: Path) -> None:
+    """Whoever puts a head of yesterday back cannot write thousands of lines of their own."""
+    write(home, days=1)
+    record = home / "audit"
+    head = (record / "head.json").read_bytes()
+    clock = DayClock()
+    log = AuditLog(record, home / "audit.key", clock, "1")
+    for number in range(3_000):
+        log.record(call(number))
+    log.close()
+    seq = cast("int", cast("JsonObject", json.loads(head))["seq"])
+
+    def keep(told: JsonObject) -> bool:
+        return "signature" not in told or cast("int", told["seq"]) <= seq
+
+    chain_anew(record, keep, None)
+    _ = (record / "head.json").write_bytes(head)
+    (fault,) = look(home).faults
+    assert (fault.file, fault.seq) == ("00000001.jsonl", seq + 1)
+    assert "have no signature" in fault.what
+
+
+def test_a_record_in_the_place_of_another_is_told(record: Path) -> None:
+    """A record that was put back as it was, or taken away whole, shows at the next start."""
+    home = record.parent
+    shutil.copytree(record, home / "older")
+    write(home, days=1)
+    assert look(home).count == 0
+    shutil.rmtree(record)
+    shutil.copytree(home / "older", record)
+    assert look(home).count == 0
+    write(home, days=1)
+    assert "did not hold" in said(home)
+
+    shutil.rmtree(record)
+    write(home, days=1)
+    (fault,) = look(home).faults
+    assert (fault.file, fault.line) == ("00000001.jsonl", 1)
+
+
+def test_a_foreign_key_beside_the_lines_is_not_published(record: Path) -> None:
+    """Which keys are the record's own is not told by the directory that it lies in."""
+    public = record / "audit.pub"
+    _ = public.write_bytes(write_keys([FOREIGN.public, *read_key_file(public).values()]))
+    write(record.parent, days=1)
+    assert list(read_key_file(public)) == list(keys_of(record.parent))

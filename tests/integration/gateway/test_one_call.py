@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 ABLE: JsonObject = {"elicitation": {"form": {}}, "sampling": {}, "roots": {"listChanged": True}}
 ROOTS: list[Json] = ["ask", "roots/list", {}]
 WORD: list[Json] = ["word", "done"]
+CANCELLED = "notifications/cancelled"
 
 
 @final
@@ -126,10 +127,10 @@ async def test_an_approved_read_is_not_repeated(open_rig: OpenRig, office: Offic
             async with anyio.create_task_group() as group:
                 group.start_soon(call)
                 await rig.until(lambda: first.process.poll() is not None)
+                rig.lose(first, generation=1)
                 rig.publish("treasury", second, generation=2, policy=rule)
         assert len(first.calls()) + len(second.calls()) == 1
-    result = cast("JsonObject", answers[0]["result"])
-    assert result["isError"] is True
+    _ = refusal(cast("JsonObject", answers[0]["result"]), "upstream.outcome_unknown")
 
 
 async def test_an_approved_read_is_made_under_its_own_policy_alone(
@@ -193,3 +194,68 @@ async def test_an_answer_does_not_pass_a_freeze(open_rig: OpenRig) -> None:
             _ = await talk.rest()
         heard = [one for one in instance.received() if "method" not in one]
     assert not any("result" in one for one in heard), heard
+
+
+@pytest.mark.parametrize(
+    "later", [{"approval": ["destructive"]}, {"shadow": {"until": "2999-12-31"}}]
+)
+async def test_a_call_that_waits_is_not_made_past_a_new_rule(
+    open_rig: OpenRig, office: Office, later: JsonObject
+) -> None:
+    """A role that asks people, or works in shadow, from now on makes nothing that came before."""
+    async with open_rig(gatekeeper=office.desk) as rig:
+        office.rig = rig
+        instance = await rig.talker("modern")
+        answers: list[JsonObject] = []
+        async with rig.caller("modern") as caller:
+            rig.publish("treasury", None, waits=True)
+
+            async def call() -> None:
+                params: JsonObject = {"name": "destroy", "arguments": {"steps": [WORD]}}
+                answers.append(await caller.ask("tools/call", params))
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(call)
+                await rig.until(lambda: rig.gateway._table._waiting)
+                changed = RolePolicy.model_validate(later, strict=False)
+                rig.publish("treasury", instance, generation=2, policy=changed)
+        assert instance.calls() == []
+
+
+async def test_a_call_that_waits_is_not_made_past_a_new_shadow(open_rig: OpenRig) -> None:
+    """It was let in before, and its instance comes back when the role works in shadow."""
+    async with open_rig() as rig:
+        instance = await rig.talker("modern")
+        async with rig.caller("modern") as caller:
+            rig.publish("treasury", None, waits=True)
+
+            async def call() -> None:
+                params: JsonObject = {"name": "change", "arguments": {"steps": [WORD]}}
+                _ = await caller.ask("tools/call", params)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(call)
+                await rig.until(lambda: rig.gateway._table._waiting)
+                rig.gateway.guards.load([Hold(kind="shadow", role=RoleName("treasury"))])
+                rig.publish("treasury", instance)
+        assert instance.calls() == []
+
+
+async def test_a_parked_call_is_cancelled_before_its_question_is(open_rig: OpenRig) -> None:
+    """A server does not take the end of a question for leave to go on with a frozen call."""
+    async with open_rig() as rig:
+        instance = await rig.talker("legacy", policy=RolePolicy(asks=("roots",)))
+        async with rig.caller("modern", capabilities=ABLE) as caller:
+            asked = await caller.play(ROOTS, tool="destroy")
+            rig.gateway.guards.load([Hold(kind="frozen", role=RoleName("treasury"))])
+            answer: JsonObject = {
+                "requestState": asked["requestState"],
+                "inputResponses": {"q1": {"roots": []}},
+            }
+            _ = refusal(await caller.play(ROOTS, tool="destroy", **answer), "role.frozen")
+            rig.gateway.guards.load([])
+            rig.gateway._parking.close()
+            await rig.until(lambda: instance.received("notifications/cancelled"))
+        heard = instance.received()
+    ends = [one for one in heard if "error" in one or one.get("method") == CANCELLED]
+    assert ends[0].get("method") == CANCELLED, ends

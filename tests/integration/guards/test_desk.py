@@ -220,3 +220,24 @@ def test_who_is_refused_what() -> None:
     assert guards.refusal(low, "echo", "READ") is None
     guards.load([Hold(kind="frozen", role=None)])
     assert isinstance(guards.refusal(low, None, None), RoleFrozenError)
+
+
+async def test_what_is_held_while_nobody_knows_is_held_after(database: Database) -> None:
+    """An incident of a bad day does not end because the database is mended."""
+    store = HoldStore(database)
+    _ = store.load()
+    store.put(FREEZE.model_copy(update={"kind": "of a newer version"}))
+    guards, desk, _ = open_desk(database)
+    assert desk.problem
+    assert desk.hold_now(FREEZE.model_copy(update={"origin": "incident:inc-1"}))
+    with database.write() as connection:
+        _ = connection.exec_driver_sql("DELETE FROM holds")
+    with anyio.fail_after(LONGEST):
+        async with anyio.create_task_group() as group:
+            group.start_soon(desk.keep)
+            while desk.problem or desk.unwritten:
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+    assert is_frozen(guards)
+    again, _, _ = open_desk(database)
+    assert is_frozen(again)

@@ -211,8 +211,8 @@ def test_what_a_program_leaves_running_is_ended(project: Project) -> None:
     """A child that holds the pipes open delays nothing, and ends with the program."""
     script = f"trap '' HUP TERM; sleep 600 & echo $! >child; echo {VALUE}"
     begun = time.monotonic()
-    assert project.value(shell(script, timeout="5m")) == VALUE
-    assert time.monotonic() - begun < WAIT_SECONDS
+    assert project.value(shell(script, timeout="60s")) == VALUE
+    assert time.monotonic() - begun < 50
     assert ended(int((project.root / "child").read_text()))
 
 

@@ -1,4 +1,4 @@
-"""A record that is written to, sinks that read it, and an HTTP server that takes what they bring."""
+"""A record that is written to, sinks that read it, and an HTTP server that takes their lines."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class HttpReceiver:
                 _ = self.wfile.write(answer)
 
             @override
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its name there
+            def log_message(self, format: str, *args: object) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)

@@ -6,6 +6,7 @@ import csv
 import io
 import resource
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,6 @@ from orchestrator.audit.sinks.file import FileOutlet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.integration.sinks.conftest import Place, Wait
 
@@ -93,7 +93,7 @@ def test_only_a_plain_file_is_written(place: Place, kind: str) -> None:
         path.symlink_to(place.root / "elsewhere")
     elif kind == "missing":
         path = place.root / "nothing" / "there"
-    outlet = to(place.root.__class__("/dev/null") if kind == "device" else path)()
+    outlet = to(Path("/dev/null") if kind == "device" else path)()
     with pytest.raises(SinkError, match="cannot be written"):
         outlet.send([])
     assert not (place.root / "elsewhere").exists()

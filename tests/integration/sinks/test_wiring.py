@@ -99,11 +99,11 @@ async def test_what_is_applied_is_at_work(
         await until(lambda: len(receiver.taken) >= 2)
         assert copy.read_bytes().splitlines() == place.lines()
         await until(lambda: any("sys" in note for note in applied.sinks.notes()))
-        assert applied.sinks.notes() == (
-            "the sink sys is 20 lines behind: nothing listens there",
-        )
+        assert applied.sinks.notes() == ("the sink sys is 20 lines behind: nothing listens there",)
         await until(lambda: applied.sinks.behind(20) == ("sys",))
         applied.apply(copy={"file": "copy.cef", "format": "cef"})
+        wanted = applied.rule.sinks["copy"]
+        await until(lambda: applied.sinks._workers["copy"][0] == wanted)
         place.fill(25)
         await until(lambda: cef.exists() and len(cef.read_bytes().splitlines()) == 5)
         assert applied.sinks.notes() == ()
@@ -145,9 +145,7 @@ async def test_removal_tells_who_did_not_have_it(place: Place, until: Until) -> 
     applied = Applied(place)
     applied.apply(copy={"file": "copy.jsonl"}, sys={"syslog": "unix:/nowhere/log"})
     rule = Audit(keep=timedelta(milliseconds=1))
-    log = AuditLog(
-        place.directory, place.root / "audit.key", SystemClock(), "1", lambda: rule
-    )
+    log = AuditLog(place.directory, place.root / "audit.key", SystemClock(), "1", lambda: rule)
     log.behind = applied.sinks.behind
     assert log._writer is not None
     log._writer.journal.turn()
@@ -161,5 +159,3 @@ async def test_removal_tells_who_did_not_have_it(place: Place, until: Until) -> 
     assert [stone["unsent"] for stone in stones] == ["sys"]
     public = load_signer(place.root / "audit.key").public
     assert verify(place.directory, {public.id: public}).count == 0
-
-

@@ -355,3 +355,23 @@ async def test_a_diff_is_against_the_last_approved_of_the_tool(world: World) -> 
     assert last is not None
     assert last.id == first
     assert await world.desk.last_approved(world.find(first)) is None
+
+
+async def test_who_approved_may_take_it_back(world: World) -> None:
+    """As long as others are missing, a no of the same person ends it."""
+    name = (await ask(world, world.wish(quorum=2))).approval
+    _ = await world.decide(name, person=Person("alice"))
+    after = await world.decide(name, "deny", person=Person("alice"))
+    assert (after.state, [vote.decision for vote in after.votes]) == ("denied", ["deny"])
+
+
+async def test_people_behind_one_agent_ask_for_themselves(world: World) -> None:
+    """Where several people use one client, what was approved for one is not another's."""
+    ann, ben = (replace(world.wish(), subject=name) for name in ("ann", "ben"))
+    first, second = await ask(world, ann), await ask(world, ben)
+    assert first.approval != second.approval
+    with pytest.raises(ApproverError, match="asked for it"):
+        _ = await world.decide(second.approval, person=Person("b", "ben"))
+    _ = await world.decide(first.approval, person=Person("b", "ben"))
+    assert (await ask(world, ben)).approval == second.approval
+    assert (await world.desk.admit(ann)).id == first.approval

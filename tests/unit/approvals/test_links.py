@@ -56,6 +56,17 @@ def test_two_links_are_never_alike(tmp_path: Path) -> None:
     assert links.read(second).approval == "ap-1"
 
 
+def test_two_decisions_at_the_same_time_need_two_links(tmp_path: Path) -> None:
+    """Both have read the link before one of them uses it."""
+    links = Links(tmp_path / "key", Watch())
+    text = links.make("ap-1", END)
+    first, second = links.read(text), links.read(text)
+    links.spend(first)
+    with pytest.raises(LinkRefusedError) as caught:
+        links.spend(second)
+    assert caught.value.why == "replayed"
+
+
 def test_a_link_ends_with_its_time(tmp_path: Path) -> None:
     """To the second."""
     watch = Watch()

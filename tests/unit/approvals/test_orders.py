@@ -26,6 +26,7 @@ from orchestrator.model.admin_governance import (
     ApprovalsRequest,
     ApproverAddRequest,
     ApproverLoginRequest,
+    ApproverRemoveRequest,
     ApproversRequest,
     GrantEndRequest,
     GrantRequest,
@@ -277,3 +278,47 @@ async def test_too_few_people_are_told(world: World) -> None:
     assert len(office.orders.shortages()) == 1
     _ = await office.name_one("carol", ticket, ("treasury",))
     assert office.orders.shortages() == []
+
+
+async def test_who_has_no_say_any_more_is_not_counted(world: World) -> None:
+    """A removed approver's yes, and their grants, end with them; the operator's with the first."""
+    office = Office(world, quorum=2)
+    name = await office.ask(world.wish(quorum=2))
+    assert (await office.decide(name))["missing"] == 1
+    alice = await office.name_one("alice")
+    assert (await office.show(name))["missing"] == 2
+    carol = await office.name_one("carol", alice)
+    _ = await office.decide(name, ticket=carol)
+    _ = await office.orders.answer(
+        ApproverRemoveRequest(name=AgentName("carol"), ticket=SecretStr(alice))
+    )
+    after = await office.decide(name, ticket=alice)
+    assert (after["state"], after["missing"]) == ("pending", 1)
+
+
+async def test_a_grant_ends_with_its_giver(world: World) -> None:
+    """Whoever removes an approver ends what they approved beforehand."""
+    office = Office(world)
+    alice = await office.name_one("alice")
+    carol = await office.name_one("carol", alice)
+    grant = await office.grant(ticket=carol)
+    _ = await office.orders.answer(
+        ApproverRemoveRequest(name=AgentName("carol"), ticket=SecretStr(alice))
+    )
+    (told,) = cast("list[JsonObject]", await office.orders.answer(GrantsRequest()))
+    assert (told["id"], told["state"], told["ended_by"]) == (grant["id"], "ended", "alice")
+
+
+async def test_who_decides_about_one_role_names_nobody_for_others(world: World) -> None:
+    """Nor do they remove anybody who decides about more, until the operator decides again."""
+    office = Office(world)
+    alice = await office.name_one("alice")
+    bob = await office.name_one("bob", alice, roles=("executor",))
+    for roles in ((), ("treasury",), ("executor", "treasury")):
+        with pytest.raises(ApproverError, match="about executor alone"):
+            _ = await office.name_one("eve", bob, roles)
+    with pytest.raises(ApproverError, match="about executor alone"):
+        _ = await office.orders.answer(
+            ApproverRemoveRequest(name=AgentName("alice"), ticket=SecretStr(bob))
+        )
+    _ = await office.name_one("carol", bob, ("executor",))

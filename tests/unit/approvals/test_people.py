@@ -10,7 +10,12 @@ from pydantic import SecretStr
 
 from orchestrator.approvals.people import IDLE_SECONDS, People
 from orchestrator.approvals.roster import Roster
-from orchestrator.errors import ApproverError, RecordUnavailableError, SettingsError
+from orchestrator.errors import (
+    ApprovalRequiredError,
+    ApproverError,
+    RecordUnavailableError,
+    SettingsError,
+)
 from orchestrator.model.approval import Approver
 from orchestrator.model.names import AgentName, RoleName
 
@@ -145,3 +150,32 @@ async def test_what_cannot_be_recorded_is_not_done(world: World) -> None:
     with pytest.raises(RecordUnavailableError):
         _ = await people.log_in(AgentName("alice"), RIGHT)
     assert [one.name for one in open_people(world).every()] == ["alice"]
+
+
+async def test_a_name_is_one_person_however_it_is_written(world: World) -> None:
+    """Capitals make no second person, neither for a quorum nor for who asked."""
+    people = open_people(world)
+    await add(people, world, "alice", subject="Sub-1")
+    with pytest.raises(SettingsError, match="already"):
+        await add(people, world, "Alice")
+    person = people.named("alice")
+    for agent in ("ALICE", "sub-1"):
+        with pytest.raises(ApprovalRequiredError) as asked:
+            _ = await world.desk.admit(world.wish(agent, agent=agent))
+        with pytest.raises(ApproverError, match="asked for it"):
+            _ = await world.decide(asked.value.approval, person=person)
+
+
+async def test_made_up_names_are_tried_together(world: World) -> None:
+    """Whoever tries names that nobody has waits, and frees no approver from waiting."""
+    people = open_people(world)
+    await add(people, world, "alice")
+    for _ in range(3):
+        with pytest.raises(ApproverError, match="no approver of this name"):
+            _ = await people.log_in(AgentName("alice"), WRONG)
+    for number in range(3):
+        with pytest.raises(ApproverError, match="no approver of this name"):
+            _ = await people.log_in(AgentName(f"n{number}"), WRONG)
+    for name in ("n4", "alice"):
+        with pytest.raises(ApproverError, match="too many"):
+            _ = await people.log_in(AgentName(name), RIGHT)

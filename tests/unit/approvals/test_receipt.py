@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.approvals.diff import differences
+from orchestrator.approvals.draft import draft
 from orchestrator.approvals.evm import read_transaction
 from orchestrator.approvals.receipt import write_receipt
 from orchestrator.model.receipt import problems
@@ -23,6 +26,7 @@ from walletserver.evm.transfer import encode_token_transfer
 
 if TYPE_CHECKING:
     from orchestrator.model.base import Json, JsonObject
+    from tests.unit.approvals.conftest import World
 
 TO = Address("0x" + "ab" * 20)
 TOKEN = Address("0x" + "cd" * 20)
@@ -230,3 +234,36 @@ def test_long_values_are_cut_aloud() -> None:
 def test_mistakes_in_templates(template: str, count: int) -> None:
     """A text that could not be filled in is found when files are checked."""
     assert len(problems(template)) == count
+
+
+def test_what_is_beside_a_named_field_is_told() -> None:
+    """A text that names one field of an object does not hide the others."""
+    arguments: JsonObject = {"tx": {"to": {"name": "bob", "tag": 1}, "amount": 9}}
+    receipt = write_receipt("Pay {arguments.tx.to.name}.", arguments)
+    assert receipt.text == ('Pay bob.\n\nFurther arguments:\ntx: {"amount": 9, "to": {"tag": 1}}')
+
+
+def test_what_is_not_shown_whole_is_a_warning() -> None:
+    """Nobody pushes an argument out of sight without a word."""
+    arguments: JsonObject = {f"a{number}": "x" * 2_000 for number in range(9)}
+    arguments["danger"] = True
+    receipt = write_receipt("Look at {arguments.a0}.", arguments)
+    assert "danger" not in receipt.text
+    assert receipt.warnings == ("it is too long to be shown whole",)
+
+
+def test_many_lines_that_are_alike_are_compared_line_by_line(world: World) -> None:
+    """An agent cannot make whoever looks at its next call wait: no line is looked into."""
+    texts = [
+        write_receipt("", {f"k{number:04}": number + more for number in range(1_000)}).text
+        for more in (0, 7_777)
+    ]
+    before, after = (
+        replace(draft(world.wish(), world.clock.now()), receipt=text) for text in texts
+    )
+    lines = differences(before, after)["receipt"]
+    assert isinstance(lines, list)
+    assert lines[0] == "- k0000: 0"
+    # Lines that are alike are not paired, which would take half a minute.
+    assert lines[:1_000] == [f"- k{number:04}: {number}" for number in range(1_000)]
+    assert lines[-1] == "+ k0999: 8776"

@@ -132,3 +132,15 @@ def test_a_client_that_is_not_understood_is_stopped(
     with pytest.raises(SystemExit) as ended:
         _ = ask(monkeypatch, capsys, text)
     assert ended.value.code == 2
+
+
+@pytest.mark.usefixtures("project")
+def test_arguments_that_nobody_can_read_stop_the_call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An agent gets past the hook by no depth of its arguments: only status 2 stops a call."""
+    deep = "[" * 100_000 + "]" * 100_000
+    text = f'{{"tool_name": "{HEAD}send_transaction", "tool_input": {deep}}}'
+    with pytest.raises(SystemExit) as ended:
+        _ = ask(monkeypatch, capsys, text)
+    assert ended.value.code == 2

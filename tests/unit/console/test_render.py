@@ -15,7 +15,7 @@ from orchestrator.model.base import JsonObject
 
 def test_every_text_is_escaped_and_seen() -> None:
     """Markup, invisible characters and what turns the direction round are shown as themselves."""
-    page = render.Pages().render(
+    page = render.Pages("/home").render(
         "failure.html",
         {"sentence": "<b>\u202e`x`", "hint": "a`b", "code": "\x1b[1m", "path": '"><i>'},
     )
