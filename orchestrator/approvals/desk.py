@@ -176,10 +176,10 @@ class ApprovalDesk:
                 try:
                     approval = await self.find(name)
                     self._require_decidable(approval, decision, digest, person)
+                    spend()
                 except ApprovalError as error:
                     await self.note_refusal(name, person.name, error)
                     raise
-                spend()
                 now = self._clock.now()
                 vote = Vote(person.name, decision, now, reason, channel)
                 decided = await self._decide(approval, vote)
