@@ -25,6 +25,8 @@ from orchestrator.errors import (
     ApprovalError,
     ApprovalUnknownError,
     ApproverError,
+    LinkRefusedError,
+    PolicyError,
     RecordUnavailableError,
     StateUnwritableError,
 )
@@ -177,7 +179,7 @@ class ApprovalDesk:
                     approval = await self.find(name)
                     self._require_decidable(approval, decision, digest, person)
                     spend()
-                except ApprovalError as error:
+                except (ApprovalError, LinkRefusedError) as error:
                     await self.note_refusal(name, person.name, error)
                     raise
                 now = self._clock.now()
@@ -251,7 +253,7 @@ class ApprovalDesk:
         async with self._deciding:
             await self._do(partial(self._store.forget_votes, person))
 
-    async def note_refusal(self, name: str, by: str, error: ApprovalError) -> None:
+    async def note_refusal(self, name: str, by: str, error: PolicyError) -> None:
         """Keep that somebody's word did not count."""
         with suppress(RecordUnavailableError):  # it is refused all the same
             fields = {"approval": name_one(name), "by": by, "code": error.code, "why": str(error)}

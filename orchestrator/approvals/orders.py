@@ -105,6 +105,8 @@ class ApprovalOrders:
                 return await self._tell(await self._desk.find(request.id))
             case LinkRequest():
                 link = await self._read_link(request.link.get_secret_value())
+                if link.approver:  # who is none any more has nothing to look at, either
+                    _ = self._people.named(link.approver)
                 told = await self._tell(await self._desk.find(link.approval))
                 return {**told, "approver": link.approver}
             case ApprovalDecideRequest():

@@ -210,7 +210,7 @@ def test_a_server_that_shows_too_much_is_quarantined(project: Project) -> None:
     edit(
         project,
         "roles/servers/wallet.yaml",
-        "  prepare_onramp: {band: prepare, class: WRITE}\n",
+        "  prepare_onramp: {band: prepare, class: WRITE, identifies: [address, chain]}\n",
         "",
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Sequence
 from typing import Final, final
 
+from orchestrator.approvals.draft import LONGEST_ARGUMENTS
 from orchestrator.approvals.receipt import divide, write_receipt
 from orchestrator.audit.record import hash_arguments
 from orchestrator.audit.summary import pick, summarize
@@ -84,7 +85,7 @@ class Shadow:
             "run": "" if exchange.session is None else exchange.session.key,
             "origin": origin,
             "summary": _summary(call.arguments, policy.identifies.get(tool, ())),
-            "receipt": _receipt(policy.receipts.get(tool, ""), call.arguments),
+            "receipt": _receipt(policy.receipts.get(tool, ""), call.arguments, exchange.held_bytes),
         }
         await self._notes.tell(EVENT, {name: text for name, text in told.items() if text})
         exchange.rule = "shadow"
@@ -97,8 +98,11 @@ def _summary(arguments: JsonObject | None, names: Sequence[str]) -> str:
     return ", ".join(f"{name}: {text}" for name, text in told.items())
 
 
-def _receipt(template: str, arguments: JsonObject | None) -> str:
-    """Tell what would have happened, by nothing but the arguments that the server file names."""
-    if not template or not arguments:
+def _receipt(template: str, arguments: JsonObject | None, size: int) -> str:
+    """Tell what would have happened, by nothing but the arguments that the server file names.
+
+    Of megabytes nothing is told: to write them out would take seconds, in which all others wait.
+    """
+    if not template or not arguments or size > LONGEST_ARGUMENTS:
         return ""
     return write_receipt(template, divide(template, arguments)[0]).text
