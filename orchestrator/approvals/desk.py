@@ -26,7 +26,6 @@ from orchestrator.errors import (
     ApprovalUnknownError,
     ApproverError,
     LinkRefusedError,
-    PolicyError,
     RecordUnavailableError,
     StateUnwritableError,
 )
@@ -253,7 +252,9 @@ class ApprovalDesk:
         async with self._deciding:
             await self._do(partial(self._store.forget_votes, person))
 
-    async def note_refusal(self, name: str, by: str, error: PolicyError) -> None:
+    async def note_refusal(
+        self, name: str, by: str, error: ApprovalError | LinkRefusedError
+    ) -> None:
         """Keep that somebody's word did not count."""
         with suppress(RecordUnavailableError):  # it is refused all the same
             fields = {"approval": name_one(name), "by": by, "code": error.code, "why": str(error)}

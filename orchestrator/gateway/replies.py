@@ -250,10 +250,31 @@ def refuse(exchange: Exchange, error: errors.AgentsError) -> Reply:
         identity = exchange.request_id if exchange.is_streaming else None
         body = _UNAUTHORIZED.body if identity is None else _unauthorized(identity)
         return Reply(401, body, "auth", code, _UNAUTHORIZED.headers)
+    data = _describe(exchange, error, row, code)
+    if row.acts and exchange.method == "tools/call" and exchange.request_id is not None:
+        return _tell_model(exchange, exchange.request_id, data, row, code)
+    if isinstance(error, errors.UnsupportedVersionError):
+        data |= {"supported": [*mcp.MODERN_VERSIONS], "requested": error.requested}
+    rpc_code = _OWN_CODES[row.category] if row.rpc_code is None else row.rpc_code
+    status = status_of(exchange, rpc_code)
+    if row.http_status is not None and exchange.request_id is None:
+        status = row.http_status
+    if row.session_status is not None:
+        status = row.session_status
+    retry_after_ms = data.get("retryAfterMs")
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if status in _LATER and isinstance(retry_after_ms, int):
+        headers = ((b"retry-after", b"%d" % math.ceil(retry_after_ms / 1_000)),)
+    body = jsonrpc.error_body(exchange.request_id, rpc_code, str(data["message"]), data)
+    return Reply(status, jsonrpc.encode(body), row.category, code, headers)
+
+
+def _describe(exchange: Exchange, error: errors.AgentsError, row: Row, code: str) -> JsonObject:
+    """Tell what an agent hears of an error."""
     message = error.message if row.sentence is None else row.sentence
     data: JsonObject = {"category": row.category, "code": code, "message": message}
     required_action = row.required_action
-    if isinstance(error, errors.ApprovalError):
+    if isinstance(error, errors.ApprovalError) and not row.is_internal:
         required_action = error.required_action
         if error.approval:
             data["approvalId"] = error.approval
@@ -265,21 +286,7 @@ def refuse(exchange: Exchange, error: errors.AgentsError) -> Reply:
     if retry_after_ms is not None:
         data["retryAfterMs"] = retry_after_ms
     data["requestId"] = exchange.id
-    if row.acts and exchange.method == "tools/call" and exchange.request_id is not None:
-        return _tell_model(exchange, exchange.request_id, data, row, code)
-    if isinstance(error, errors.UnsupportedVersionError):
-        data |= {"supported": [*mcp.MODERN_VERSIONS], "requested": error.requested}
-    rpc_code = _OWN_CODES[row.category] if row.rpc_code is None else row.rpc_code
-    status = status_of(exchange, rpc_code)
-    if row.http_status is not None and exchange.request_id is None:
-        status = row.http_status
-    if row.session_status is not None:
-        status = row.session_status
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    if status in _LATER and retry_after_ms is not None:
-        headers = ((b"retry-after", b"%d" % math.ceil(retry_after_ms / 1_000)),)
-    body = jsonrpc.error_body(exchange.request_id, rpc_code, message, data)
-    return Reply(status, jsonrpc.encode(body), row.category, code, headers)
+    return data
 
 
 def refuse_unexpected(exchange: Exchange) -> Reply:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast, final
 
+import anyio
 import pytest
 from pydantic import SecretStr
 from typing_extensions import override
@@ -185,6 +186,46 @@ async def test_a_link_that_is_nobodys_asks_who_it_is(world: World) -> None:
     with pytest.raises(ApproverError, match="one of them has to decide"):
         _ = await office.decide(name, link)
     assert (await office.decide(name, link, ticket))["state"] == "approved"
+
+
+async def test_a_link_is_used_once_by_two_who_come_together(world: World) -> None:
+    """Two people have to approve, and both follow one link: one of them needs another."""
+    office = Office(world, quorum=2)
+    alice = await office.name_one("alice")
+    bob = await office.name_one("bob", alice)
+    name = await office.ask(world.wish("1", quorum=2))
+    link = office.links.make(name, world.clock.now() + HOUR)
+    refused: list[str] = []
+
+    async def follow(ticket: str) -> None:
+        try:
+            _ = await office.decide(name, link, ticket)
+        except LinkRefusedError as error:
+            refused.append(error.why)
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as group:
+            group.start_soon(follow, alice)
+            group.start_soon(follow, bob)
+    assert refused == ["replayed"]
+    assert (await office.show(name))["state"] == "pending"
+    assert world.notes.events().count("approval.refused") == 1
+
+
+async def test_a_link_ends_with_its_approver(world: World) -> None:
+    """Who is no approver any more is shown no call, either."""
+    office = Office(world)
+    alice = await office.name_one("alice")
+    bob = await office.name_one("bob", alice)
+    name = await office.ask(world.wish("1"))
+    link = LinkRequest(
+        link=SecretStr(office.links.make(name, world.clock.now() + HOUR, approver="alice"))
+    )
+    _ = await office.orders.answer(link)
+    removal = ApproverRemoveRequest(name=AgentName("alice"), ticket=SecretStr(bob))
+    _ = await office.orders.answer(removal)
+    with pytest.raises(ApproverError, match="no approver"):
+        _ = await office.orders.answer(link)
 
 
 async def test_approvers_name_approvers(world: World) -> None:
