@@ -22,7 +22,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from pydantic import SecretStr
-from selenium.common.exceptions import WebDriverException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
 from orchestrator.errors import SecretNotFoundError
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 Object = dict[str, object]
 LONGEST: Final = 120
+STARTER: Final = Path(__file__).parent / "servers" / "chromium.py"
 
 # Tests run beside each other: how long an example takes says something of the others.
 settings.register_profile(
@@ -454,11 +455,20 @@ class Browser:
 
     def click(self, selector: str) -> None:
         """Click the first part that matches."""
-        self.driver.find_element("css selector", selector).click()
+        self._touch(selector, lambda part: part.click())
 
     def write(self, selector: str, text: str) -> None:
         """Write into a field."""
-        self.driver.find_element("css selector", selector).send_keys(text)
+        self._touch(selector, lambda part: part.send_keys(text))
+
+    def _touch(self, selector: str, act: Callable[[Element], None]) -> None:
+        """Act on the first part that matches; a live page may replace it in that moment."""
+        end = time.monotonic() + LONGEST / 2
+        while True:
+            try:
+                return act(self.driver.find_element("css selector", selector))
+            except StaleElementReferenceException:
+                assert time.monotonic() < end
 
     def press(self, keys: str) -> None:
         """Press keys where the focus is."""
@@ -493,7 +503,11 @@ def chromium() -> Generator[Browser]:
             pytest.fail("scripts/dev-services has not installed Chromium")
         pytest.skip("Chromium is not installed (scripts/dev-services)")
     options = ChromeOptions()
-    options.binary_location = program
+    place = Path(tempfile.mkdtemp(prefix="bm-", dir="/tmp"))
+    start = place / "chromium"
+    _ = start.write_text(f'#!/bin/sh\nexec {sys.executable} -I {STARTER} {program} "$@"\n')
+    start.chmod(0o700)
+    options.binary_location = str(start)
     # As root there is no sandbox; containers have little shared memory.
     for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
         options.add_argument(word)
@@ -505,6 +519,7 @@ def chromium() -> Generator[Browser]:
         yield Browser(started)
     finally:
         started.quit()
+        shutil.rmtree(place)
 
 
 @pytest.fixture
