@@ -193,6 +193,35 @@ def test_a_token_is_revoked_on_a_full_disk(bare: Project, disk: SmallDisk) -> No
     assert knock(bare.url("high"), bare.token("high")) == 200
 
 
+def test_reads_go_on_where_the_files_say_so(bare: Project, disk: SmallDisk) -> None:
+    """On a full disk READ calls are made, loudly, if that was asked for; all others are not."""
+    settings = (bare.root / "agents.yaml").read_text()
+    server = bare.root / "roles/servers/scripted.yaml"
+    text = (
+        server.read_text()
+        .replace("  command: [", "  command: [\n    ")
+        .replace("scripted.py]", "scripted.py, --tools, 'echo,change']")
+    )
+    _ = server.write_text(text + "  change: {band: read, class: WRITE}\n")
+
+    def is_refused(tool: str) -> bool:
+        told = bare.agents("call", "low", tool, "--yes", "--json", check=None).stdout
+        return "cannot be recorded" in told or "audit.unavailable" in told
+
+    for when, reads in (("refuse", False), ("read-on", True)):
+        _ = bare.write("agents.yaml", f"{settings}audit: {{when_full: {when}}}\n")
+        _ = bare.agents("up", "-d")
+        assert not is_refused("change")
+        disk.fill()
+        bare.wait(lambda: is_refused("change"))
+        # What is kept in reserve takes the lines of some reads first.
+        told = [is_refused("echo") for _ in range(4)]
+        assert told[-1] is not reads
+        bare.wait(lambda: "CANNOT BE RECORDED" in bare.agents("status", check=None).stdout)
+        disk.free()
+        bare.wait(lambda: not is_refused("change"))
+
+
 def test_a_daemon_that_starts_on_a_full_disk_serves_nobody(bare: Project, disk: SmallDisk) -> None:
     """What was revoked without room cannot be known then: no token opens anything before there is.
 
