@@ -1,6 +1,6 @@
 """Which lines of the record somebody wants."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,3 +73,10 @@ def select(directory: Path, query: Query) -> "Iterator[tuple[bytes, JsonObject]]
             continue  # clocks go back, too
         if query.matches(line, told):
             yield line, told
+
+
+def tone(told: Mapping[str, object]) -> str:
+    """Tell how a request ended, for its colour: `ok`, `failed` or `refused`."""
+    if told.get("event") in {"decision", "omitted", "gap"}:
+        return "refused"
+    return "ok" if told.get("outcome") == "ok" else "failed"

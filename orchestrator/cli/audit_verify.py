@@ -125,7 +125,7 @@ def _tell(report: "Report", keys: "Keys", *, is_given: bool) -> None:
         say(f"Lines up to {report.removed} were removed because of their age, as signed lines say.")
     if report.unchained:
         say(f"{report.unchained} lines are of an older format, in which a change does not show.")
-    say(f"{report.signed} signatures; {report.unsigned} lines are newer than the last one.")
+    say(f"Signatures: {report.signed}; lines that are newer than the last one: {report.unsigned}.")
     for key in keys.values():
         say(f"Key {key.id}: {key.text}")
     if not is_given:

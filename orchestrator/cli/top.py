@@ -13,11 +13,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast, final
 
+from orchestrator.audit.query import tone
 from orchestrator.audit.reader import newest_first, parse
 from orchestrator.cli.approver import Who
 from orchestrator.cli.output import paint, say, say_json
 from orchestrator.cli.places import find_paths
-from orchestrator.cli.top_view import Object, Rates, View, render, render_approval, tone
+from orchestrator.cli.top_view import Object, Rates, View, render, render_approval
 from orchestrator.control.admin_client import ask_once
 from orchestrator.errors import AgentsError, ControlUnavailableError, NotRunningError
 from orchestrator.model.text import visible

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, cast
 
+from orchestrator.audit.query import tone
 from orchestrator.cli.output import paint, paint_state, seconds, table
 from orchestrator.model.text import cut, visible
 
@@ -139,13 +140,6 @@ def _waiting(view: View, chosen: str) -> list[str]:
     ]
     head = paint(f"{len(view.waiting)} waiting for a person", "yellow")
     return [head, *table(_WAITING, rows)]
-
-
-def tone(call: Object) -> str:
-    """Tell how a request ended: `ok`, `refused` or `failed`."""
-    if call.get("event") != "outcome":
-        return "refused"
-    return "ok" if call.get("outcome") == "ok" else "failed"
 
 
 def _call(call: Object) -> list[str]:

@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from orchestrator.audit.query import tone
 from orchestrator.audit.reader import newest_first, parse
 from orchestrator.model.base import JsonObject
 
@@ -32,13 +33,6 @@ def lines(directory: Path) -> Iterator[JsonObject]:
         line = parse(raw)
         if line is not None:
             yield line
-
-
-def tone(call: JsonObject) -> str:
-    """Tell how a request ended, for its colour: `ok`, `failed` or `refused`."""
-    if call.get("event") in {"decision", "omitted", "gap"}:
-        return "refused"
-    return "ok" if call.get("outcome") == "ok" else "failed"
 
 
 def _is_wanted(call: JsonObject, wanted: Mapping[str, str]) -> bool:
